@@ -1,4 +1,4 @@
-"""Groups images by their names, and divides groups at random so that each part gets its share of every class."""
+"""Groups images by name, and distributes whole groups at random, so that each part gets its share of every class."""
 
 import re
 from collections import Counter
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from retinanet.runtime.errors import UserError
+
+MOST_DRIFT = 0.05  # by this fraction of the smallest part, a part may exceed its share of the images of rare classes
 
 
 def group_keys(names: Sequence[str], group_by: str | None) -> list[str]:
@@ -33,11 +35,13 @@ def group_keys(names: Sequence[str], group_by: str | None) -> list[str]:
 def stratified(
     counts: Sequence[Counter[int]], sizes: Sequence[int], shares: Sequence[float], seed: int
 ) -> list[list[int]]:
-    """Divides groups into parts with the given `shares` of the images, and returns the indices of each part's groups.
+    """Distributes groups over parts with the given `shares` of the images, and returns the indices of each part's groups.
 
     `counts` are each group's numbers of objects by class, and `sizes` are the groups' numbers of images. This is
     iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest classes come first,
-    and each group goes to the part that lacks the most objects of the group's rarest class.
+    and each group goes to the part that lacks the most objects of the group's rarest class. The objects of a class with
+    less than one for the smallest part can't be divided by the shares, and many such classes would all err in the same
+    direction. So a part that has its share of the images of all these classes gets no more of them.
     """
     order = np.random.default_rng(seed).permutation(len(counts)).tolist()
     needs = _Needs(counts, sizes, shares)
@@ -53,22 +57,30 @@ class _Needs:
     """Tracks how many images, and how many objects of each class, each part still needs."""
 
     def __init__(self, counts: Sequence[Counter[int]], sizes: Sequence[int], shares: Sequence[float]) -> None:
-        totals = sum(counts, Counter[int]())
-        self.objects = [{label: share * count for label, count in totals.items()} for share in shares]
+        self.totals = sum(counts, Counter[int]())
+        self.objects = [{label: share * count for label, count in self.totals.items()} for share in shares]
         self.images = [share * sum(sizes) for share in shares]
-        self.totals = totals
+        self.rare = {label for label, count in self.totals.items() if count * min(shares) < 1}
+        num_rare = sum(size for each, size in zip(counts, sizes, strict=True) if self._rarest(each) in self.rare)
+        self.rare_images = [share * num_rare for share in shares]
+        self.slack = MOST_DRIFT * min(self.images)
+
+    def _rarest(self, counts: Counter[int]) -> int | None:
+        return min(counts, key=lambda label: (self.totals[label], label), default=None)
 
     def neediest(self, counts: Counter[int]) -> int:
         """Returns the part that lacks the most objects of the rarest class in `counts`; on a tie, the most images."""
-        rarest = min(counts, key=lambda label: (self.totals[label], label), default=None)
+        rarest = self._rarest(counts)
         need = [
             (0.0 if rarest is None else objects[rarest], images)
             for objects, images in zip(self.objects, self.images, strict=True)
         ]
-        return max(range(len(need)), key=lambda part: need[part])
+        parts = [part for part in range(len(need)) if rarest not in self.rare or self.rare_images[part] > -self.slack]
+        return max(parts, key=lambda part: need[part])
 
     def give(self, part: int, counts: Counter[int], num_images: int) -> None:
         self.images[part] -= num_images
+        self.rare_images[part] -= num_images * (self._rarest(counts) in self.rare)
         for label, count in counts.items():
             self.objects[part][label] -= count
 

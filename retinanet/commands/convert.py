@@ -16,10 +16,9 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.runtime.tree import Tree
-from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, YOLO, ConvertSettings
+from retinanet.settings.convert import COCO, CSV, NONE, YOLO, ConvertSettings
 
 NO_VAL = "there is no set val, which train.py needs; --split 0.8 0.2 divides the images"
-WITHOUT_SIZES = (YOLO, CSV, LABELSTUDIO)  # formats that don't say the size of the images, or only in percent
 
 
 def convert(settings: ConvertSettings) -> int:
@@ -46,7 +45,7 @@ def convert(settings: ConvertSettings) -> int:
         raise UserError(f"--decisions needs COCO annotations, but {source} is in {WORDS[kind]}. Leave the flag out.")
     labelled, changes = corrected(read(reading, kind), decisions) if decisions else (read(reading, kind), [])
     labelled = _named(labelled, settings)
-    labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
+    labelled, frame_notes = upright_boxes(labelled, settings.exif)
     labelled = read_otherwise(labelled, settings.boxes, reading.note_mistake)
     names = labelled.class_names
     export = labelled.export or WORDS[kind].removeprefix("the ")
@@ -66,7 +65,7 @@ def convert(settings: ConvertSettings) -> int:
     say(*map(_counts, labelled.sets))
     say(f"Written to {settings.output_path} in {WORDS[settings.write]}")
     say(reading.account().line(reading.root))
-    if settings.write == COCO:
+    if settings.write == COCO and settings.images != NONE:  # check_data needs the images
         words = [
             "--coco_path",
             str(settings.output_path),

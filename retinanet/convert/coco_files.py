@@ -97,7 +97,7 @@ def _only_set(file: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _told_sets(files: list[Path], reading: Reading) -> dict[str, Path]:
-    """Returns the annotation file of each set, which the name of the file, or of its folder, identifies.
+    """Returns the annotation file of each set that the name of a file, or of its folder, tells.
 
     Raises UserError if two files seem to be the same set.
     """
@@ -145,7 +145,10 @@ def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
 
 
 def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, np.ndarray]:
-    """Checks the file's content; returns its annotations and their indices in the file's list, int64 [T]."""
+    """Checks the content, and drops faulty categories from it.
+
+    Returns the annotations and their indices in the file's list, int64 [T].
+    """
     num_turned = 0
     for entry in _entries(content, "annotations"):
         attributes, box = entry.get("attributes"), entry.get("bbox")
@@ -164,7 +167,13 @@ def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, n
         with reading.mistakes_collected():
             raise DataFault(fault.kind.replace("_", " "), fault.message)
 
-    return check_annotations(file, content, refuse)
+    annotations, places = check_annotations(file, content, refuse)
+    first: dict[int, dict[str, Any]] = {}
+    for category in content["categories"]:
+        if is_id(category.get("id")):
+            first.setdefault(category["id"], category)
+    content["categories"] = [category for key, category in first.items() if key in annotations.category_ids]
+    return annotations, places
 
 
 def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
@@ -196,10 +205,11 @@ def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any
         file_name = entry.get("file_name")
         if not isinstance(file_name, str) or not file_name:
             continue
+        names = plain_names(file_name)
         place = next(
             (
                 (text, near)
-                for text in plain_names(file_name)
+                for text in (names if top is None else names[:1])  # below --image_path, the folders of a name count
                 for folder in folders
                 if (near := reading.tree.find(folder / text)) and near.is_file()
             ),
@@ -207,7 +217,8 @@ def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any
         )
         if place is None and top is not None:
             with reading.mistakes_collected():
-                if path := finder.find(file_name, file, str(file), by_annotation=False):
+                found = (finder.find(name, file, str(file), by_annotation=False) for name in names)
+                if path := next(filter(None, found), None):
                     place = path.relative_to(top).as_posix(), path
         if place is None:
             if leaves_folder(file_name):  # so that the image counts as missing, and the message suggests --image_path
@@ -222,8 +233,8 @@ def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any
         images[text] = path
     if len({text.removeprefix("images/") for text in images}) == len(images):
         for entry in _entries(content, "images"):
-            if entry.get("file_name") in images:
-                entry["file_name"] = entry["file_name"].removeprefix("images/")
+            if isinstance(name := entry.get("file_name"), str) and name in images:
+                entry["file_name"] = name.removeprefix("images/")
         images = {text.removeprefix("images/"): path for text, path in images.items()}
     return images
 

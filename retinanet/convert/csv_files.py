@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +42,8 @@ def read_csv(reading: Reading) -> Labelled:
     """Reads the sets of a folder, one per file, or the set of a single file.
 
     Image paths are relative to the folder of the CSV file; an image that isn't there is looked up by its name. A row
-    with only a path stands for an image without objects. A file with two columns numbers the classes; without such a
-    file, classes are sorted by name. Raises UserError, naming the mistake; mistakes in single rows are added to
+    with only a path stands for an image without objects. A file of rows class,number numbers the classes; without such
+    a file, classes are sorted by name. Raises UserError, naming the mistake; mistakes in single rows are added to
     `reading` instead.
     """
     source = reading.source
@@ -51,12 +52,16 @@ def read_csv(reading: Reading) -> Labelled:
     if source.is_file():  # other files next to it are read only if they list the classes
         files = [path for path in files if path == source or _may_be_class_list(path)]
     tables = {path: list(_rows(reading, path)) for path in files}
-    lists = [path for path, rows in tables.items() if rows and _begins_class_list(rows[0].words)]
+    begins = {path: [row.words for row in rows[:2]] for path, rows in tables.items()}
+    lists = [path for path, rows in begins.items() if _begins_class_list(rows)]
     if len(lists) > 1:
         raise UserError(
             f"{folder}: {lists[0].name} and {lists[1].name} both have two columns. Keep one list of classes."
         )
-    files = [source] if source.is_file() else [path for path in tables if path not in lists]
+    others = [path for path, rows in begins.items() if path not in [*lists, source] and _has_two_columns(rows)]
+    for path in others:  # such as Kaggle's sample_submission.csv
+        reading.tree.leave(path, "CSV without boxes")
+    files = [source] if source.is_file() else [path for path in tables if path not in [*lists, *others]]
     if source in lists:
         raise UserError(f"{source}: is a list of classes. Use the file with the rows {COLUMNS}.")
     if not files:
@@ -79,7 +84,8 @@ def read_csv(reading: Reading) -> Labelled:
         for path, table in annotated.items()
     ]
     export = "Roboflow's CSV" if any(path.name == ROBOFLOWS for path in files) else ""
-    return Labelled(names, sets, notes=reading.notes, export=export)
+    has_sizes = all(row.size for row in every)
+    return Labelled(names, sets, notes=reading.notes, export=export, has_sizes=has_sizes)
 
 
 def _set_names(reading: Reading, files: list[Path]) -> dict[Path, str]:
@@ -101,13 +107,18 @@ def _set_names(reading: Reading, files: list[Path]) -> dict[Path, str]:
 def _may_be_class_list(path: Path) -> bool:
     try:
         with open_text(path) as file:
-            return _begins_class_list(next(csv.reader(file), []))
+            return _begins_class_list(list(islice(filter(None, csv.reader(file)), 2)))
     except (OSError, UnicodeError, csv.Error):
         return False
 
 
-def _begins_class_list(words: list[str]) -> bool:
-    return len(words) == 2 and csv_columns(words) is None
+def _begins_class_list(rows: list[list[str]]) -> bool:
+    """Returns True if one of a file's first two `rows` is a class and its number; the first row may be a header."""
+    return _has_two_columns(rows) and any(words[-1].strip().isdecimal() for words in rows)
+
+
+def _has_two_columns(rows: list[list[str]]) -> bool:
+    return bool(rows) and len(rows[0]) == 2 and csv_columns(rows[0]) is None
 
 
 def _rows(reading: Reading, path: Path) -> Iterator[Row]:

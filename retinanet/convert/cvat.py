@@ -7,8 +7,8 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from retinanet.coco.folder import known_set
-from retinanet.convert.image_files import NO_SET, ImageFinder, set_of
+from retinanet.coco.folder import WITHOUT_SPLIT, known_set
+from retinanet.convert.image_files import NO_SET, ImageFinder, annotated_twice, set_of
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, require_unique
 from retinanet.convert.shapes import around_points, around_rotated, clear_box, without_box
@@ -40,10 +40,25 @@ def read_cvat(reading: Reading) -> Labelled:
     require_unique(names, str(file))
     finder, left_out = ImageFinder(reading), Counter[str]()
     sets: dict[str, dict[Path, LabelledImage]] = {}
+    others: dict[Path, LabelledImage] = {}  # in subsets with names of their own
+    owners: dict[Path, str] = {}  # the names of the images
     for element in images:
         with reading.mistakes_collected():
             image, subset = _image(reading, element, file, names, finder, left_out)
-            sets.setdefault(known_set(subset) or "", {})[image.path] = image
+            if image.path in owners:
+                raise annotated_twice(image.path, f"{file}:{element.line}", owners[image.path])
+            owners[image.path] = element.attributes["name"]
+            name = known_set(subset) or ""
+            is_other = subset and not name and subset.lower() not in WITHOUT_SPLIT
+            (others if is_other else sets.setdefault(name, {}))[image.path] = image
+    if others and any(sets):
+        example = next(iter(others))
+        what = "images in subsets other than train, val and test are left out"
+        reading.notes.append(f"{what}: {len(others)}, such as {example}")
+        for path in others:
+            reading.tree.leave(path, "in a subset that isn't a set")
+    elif others:
+        sets[""] = sets.get("", {}) | others
     if "" in sets and len(sets) == 1 and not reading.told.set:
         reading.notes.append(NO_SET)
     if "" in sets:

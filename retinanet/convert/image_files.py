@@ -118,6 +118,15 @@ def num_shared(one: Sequence[str], other: Sequence[str]) -> int:
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
+def annotated_twice(image: Path, where: str, earlier: str) -> DataFault:
+    """Returns a DataFault for the annotation at `where`, whose image already has the labels of `earlier`."""
+    return DataFault(
+        "names of several images",
+        f"{where}: its image is {image}, which already has the labels of {earlier}. If these are two images, put both "
+        "there; otherwise, remove one of the two.",
+    )
+
+
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
     """Returns the images, divided into sets by the names of their folders; if no folder names a set, all are train.
 

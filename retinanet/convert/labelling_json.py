@@ -8,12 +8,12 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from retinanet.coco.json_values import is_number, is_text
 from retinanet.convert.coco_files import plain_names
-from retinanet.convert.image_files import ImageFinder, sets_by_folder
+from retinanet.convert.image_files import ImageFinder, annotated_twice, sets_by_folder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage
 from retinanet.convert.shapes import Sides, around_points, clear_box, without_box
@@ -41,7 +41,8 @@ class Labels(NamedTuple):
 def read_labelstudio(reading: Reading) -> Labelled:
     """Reads the tasks of Label Studio's JSON or JSON-MIN; shapes without a box are left out and counted.
 
-    Raises UserError, naming the mistake; mistakes in single tasks and shapes are added to `reading` instead.
+    So are tasks without an annotation, unless --allow_unlabelled is set. Raises UserError, naming the mistake; mistakes
+    in single tasks and shapes are added to `reading` instead.
     """
     files = [reading.source] if reading.source.is_file() else reading.files(".json")
     tasks: list[tuple[str, Path, dict[str, Any]]] = []
@@ -54,12 +55,24 @@ def read_labelstudio(reading: Reading) -> Labelled:
         raise UserError(f"{reading.source}: has no JSON file with a list of tasks. Export JSON from Label Studio.")
     finder, left_out = ImageFinder(reading), Counter[str]()
     labels: dict[Path, Labels] = {}
-    num_several = 0
+    owners: dict[Path, str] = {}  # the tasks of the images
+    several: set[str] = set()
+    unlabelled: list[Path] = []
     for where, file, task in tasks:
         with reading.mistakes_collected():
             annotations = [each for each in _list(task.get("annotations")) if not each.get("was_cancelled")]
-            num_several += len(annotations) > 1
             image = _image(reading, task.get("data", task), file, where, finder)
+            if "annotations" in task and not annotations and not reading.told.allow_unlabelled:
+                unlabelled.append(image)
+                continue
+            is_repeated = "annotations" not in task and owners.get(image) == where  # JSON-MIN: a row per annotation
+            if is_repeated or len(annotations) > 1:
+                several.add(where)
+            if is_repeated:
+                continue
+            if image in owners:
+                raise annotated_twice(image, where, owners[image])
+            owners[image] = where
             size = reading.size(image, where)
             if "annotations" in task:
                 results = [result for each in annotations[:1] for result in _list(each.get("result"))]
@@ -70,9 +83,14 @@ def read_labelstudio(reading: Reading) -> Labelled:
                 with reading.mistakes_collected():
                     shapes += _shapes(result, size, where, left_out)
             labels[image] = Labels(LabelledImage(image, image.name, *size, []), shapes)
-    if num_several:
-        reading.notes.append(f"of tasks with several annotations, only the first one is read: {num_several}")
-    return _labelled(reading, labels, left_out)
+    if several:
+        reading.notes.append(f"of tasks with several annotations, only the first one is read: {len(several)}")
+    if unlabelled:
+        what = "tasks that nobody labelled, or that were skipped, are left out, unless --allow_unlabelled is set"
+        reading.notes.append(f"{what}: {len(unlabelled)}")
+    for image in {*unlabelled} - owners.keys():
+        reading.tree.leave(image, "in an unlabelled task")
+    return _labelled(reading, labels, left_out)._replace(has_sizes=False)
 
 
 def _list(value: Any) -> list[dict[str, Any]]:
@@ -80,17 +98,29 @@ def _list(value: Any) -> list[dict[str, Any]]:
 
 
 def _image(reading: Reading, data: Any, file: Path, where: str, finder: ImageFinder) -> Path:
+    """Returns the image of a task; without a key image, it may be under any key whose text looks like a path or URL."""
     texts = [value for value in data.values() if is_text(value) and value] if isinstance(data, dict) else []
-    texts.sort(key=lambda text: data.get("image") != text)
+    texts = [text for text in texts if text == data.get("image")] or [
+        text
+        for text in texts
+        if "://" in text or "/data/" in text or PurePosixPath(text).suffix.lower() in reading.suffixes
+    ]
+    if not texts:
+        raise DataFault("images that are missing", f"{where}: names no image. Write its path or URL under image.")
     for text in texts:
         for name in plain_names(text):
             if image := finder.find(name, file, where, by_annotation=False):
                 return image
-    raise reading.missing_image(texts[0] if texts else "", where)
+    raise reading.missing_image(texts[0], where)
 
 
 def _shapes(result: dict[str, Any], size: tuple[int, int], where: str, left_out: Counter[str]) -> Iterator[Shape]:
     value = result.get("value", result)
+    if not isinstance(value, dict):
+        raise DataFault(
+            "regions without a value",
+            f"{where}: a region's value is {value!r}, not its class and sides. Correct it, or remove the region.",
+        )
     names = next((value[key] for each in SHAPES if (key := f"{each}labels") in value), None)
     if names is None:
         if kind := result.get("type"):

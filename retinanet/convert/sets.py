@@ -63,6 +63,7 @@ class Labelled(NamedTuple):
     category_ids: list[int] | None = None  # if the format has ids
     notes: Sequence[str] = ()  # remarks for the user
     export: str = ""  # the tool and its format, such as "CVAT's COCO 1.0", if the files show it
+    has_sizes: bool = True  # whether the annotations say the sizes of their images
 
 
 def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
@@ -114,10 +115,10 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
     return width, height
 
 
-def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[Labelled, list[str]]:
+def upright_boxes(labelled: Labelled, exif: str) -> tuple[Labelled, list[str]]:
     """Turns boxes upright if the image's size proves that they refer to the stored pixels or, with RAW, leaves it open.
 
-    `has_sizes` says whether the format has image sizes. Also returns notes on the images that have an EXIF orientation.
+    Also returns notes on the images that have an EXIF orientation.
     """
     counts: Counter[str] = Counter()
 
@@ -131,7 +132,7 @@ def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[La
         if header.orientation == 1 or turn is None:
             return image
         if turn != 1:  # the boxes are upright
-            counts["untold"] += exif == UPRIGHT and (size == stored or not has_sizes)
+            counts["untold"] += exif == UPRIGHT and (size == stored or not labelled.has_sizes)
             return image
         counts["turned"] += 1
         boxes = np.array([box[1:5] for box in image.boxes]).reshape(-1, 4)

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -24,9 +25,11 @@ def split(
 ) -> Labelled:
     """Divides all images into train, val and, if there are three `shares`, test; `shares` are fractions of the images.
 
-    Images of a group (see group_keys) stay together and, with `group_similar`, so do images that look alike. Raises
-    UserError if a set would be empty, or if an image can't be read for the comparison.
+    Images of a group (see group_keys) stay together and, with `group_similar`, so do images that look alike. If several
+    images are the same file, only the first is used. Raises UserError if a set would be empty, or if an image can't be
+    read for the comparison.
     """
+    labelled, repeated = _each_file_once(labelled)
     names = [image.name for labelled_set in labelled.sets for image in labelled_set.images]
     keys = group_keys(names, group_by)
     labelled, notes = with_distinct_names(labelled)
@@ -54,7 +57,29 @@ def split(
     sorted_parts = [sorted(part, key=lambda image: image.name) for part in parts]
     content = _merged([labelled_set.content for labelled_set in labelled.sets])
     sets = [LabelledSet(name, part, content) for name, part in zip(SETS, sorted_parts, strict=False)]
-    return labelled._replace(sets=sets, notes=[*labelled.notes, *notes])
+    return labelled._replace(sets=sets, notes=[*labelled.notes, *repeated, *notes])
+
+
+def _each_file_once(labelled: Labelled) -> tuple[Labelled, list[str]]:
+    """Drops images whose file already occurred, in any set; also returns a list that holds a note if there are any."""
+    seen: set[Path] = set()
+    repeated: list[Path] = []
+
+    def is_new(image: LabelledImage) -> bool:
+        file = image.path.resolve()
+        if file in seen:
+            repeated.append(image.path)
+            return False
+        seen.add(file)
+        return True
+
+    sets = [each._replace(images=list(filter(is_new, each.images))) for each in labelled.sets]
+    if not repeated:
+        return labelled, []
+    return labelled._replace(sets=sets), [
+        f"images that occur several times are used once, with their first labels; left out: {len(repeated)}, such as "
+        f"{repeated[0]}"
+    ]
 
 
 def _looks(images: Sequence[LabelledImage]) -> Looks:

@@ -73,7 +73,7 @@ def read_yolo(reading: Reading) -> Labelled:
     if without := sum(file is None for file in label_files.values()):
         reading.notes.append(f"images without a label file have no objects: {without}")
     _explain_others(reading)
-    return Labelled(names, sets, notes=reading.notes, export=layout.export)
+    return Labelled(names, sets, notes=reading.notes, export=layout.export, has_sizes=False)
 
 
 def _rows(reading: Reading, file: Path, labels: dict[int, int]) -> list[Row]:
@@ -139,6 +139,7 @@ def _only_yaml(reading: Reading) -> Path:
 def _of_yaml(reading: Reading, file: Path) -> Layout:
     content = _yaml(reading, file)
     names = _class_names(content, file)
+    _require_no_names(reading, file)
     roots = _roots(content, file)
     sets: dict[str, dict[Path, list[Path]]] = {}
     has_list = False
@@ -220,6 +221,7 @@ def _darknet(reading: Reading, file: Path) -> Layout:
     places = [file.parent]
     listed = _place(reading, content.get("names", ""), places) if content.get("names") else None
     if listed is not None and listed.is_file():
+        _require_no_names(reading, listed)
         names, where = _lines(reading, listed), str(listed)
     else:
         names, where = _listed_classes(reading)
@@ -235,6 +237,11 @@ def _darknet(reading: Reading, file: Path) -> Layout:
 
 def _lines(reading: Reading, file: Path) -> list[str]:
     return [line.strip() for line in reading.text(file).splitlines() if line.strip()]
+
+
+def _require_no_names(reading: Reading, file: Path) -> None:
+    if reading.told.names:
+        raise UserError(f"{file}: lists the classes, so --names would have no effect. Leave the flag out.")
 
 
 def _listed_classes(reading: Reading) -> tuple[list[str], str]:
@@ -430,7 +437,7 @@ def _label_places(image: Path) -> list[Path]:
 
 
 def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | None]:
-    """Returns the label file of each image, found by its path or, if images are elsewhere or renamed, by its name.
+    """Returns the label file of each image, found by the image's path or, failing that, by its file name.
 
     With --image_path, label files outside the dataset count only if none in the dataset has the name of an image.
     """

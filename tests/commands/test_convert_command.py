@@ -75,8 +75,10 @@ def test_there_and_back(script, coco_path, kind, rounding):
 
 @pytest.mark.parametrize("images", ["link", "copy", "none"])
 def test_images(script, coco_path, images):
-    assert script(CONVERT, coco_path, "--images", images, "--output_path", "out").code == 0
+    run = script(CONVERT, coco_path, "--images", images, "--output_path", "out")
 
+    assert run.code == 0
+    assert ("Check it: " in run.out) == (images != "none")
     there = sorted(Path("out/images/train").iterdir()) if images != "none" else []
     assert len(there) == (0 if images == "none" else 8)
     assert all(path.is_symlink() == (images == "link") for path in there)

@@ -139,6 +139,7 @@ CSV_FAULTS = [
     ({CLASSES: "cat,0\ndog,0\n"}, f"{CLASSES}:2: number 0 already belongs to 'cat'"),
     ({CLASSES: "cat,0\ndog,2\n"}, f"{CLASSES}: the numbers of the classes have gaps"),
     ({CLASSES: "cat,0\ncat,1\n"}, f"{CLASSES}: two classes are called 'cat'"),
+    ({CLASSES: "class,number\ncat,0\ndog,1\n"}, f"{CLASSES}:1: is not a row class,number"),
     ({"csv/more.csv": "cow,0\n"}, "csv: classes.csv and more.csv both have two columns"),
     ({"csv/1.png": "no"}, f"{TABLE}:1: csv/1.png can't be read as an image"),
 ]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support.conversions import CAT, DOG, converted, write
 
 from retinanet.coco.folder import advice_for
@@ -17,6 +18,26 @@ WHEAT = 'image_id,width,height,bbox,source\na,64,48,"[12.0, 8.0, 20.0, 24.0]",us
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write({"set/a.png": None})
+
+
+@pytest.mark.parametrize("source", ["set", "set/train.csv"])
+@pytest.mark.parametrize("more", ["image_id,PredictionString\nb,1.0 0 0 50 50\n", "/m/011k07,Tortoise\n"])
+def test_other_files_with_two_columns_are_no_list_of_classes(source, more, capsys):
+    write({"set/train.csv": WHEAT, "set/more.csv": more})
+
+    assert converted(source, "--names", "cat") == {"train": {"a.png": CAT}}
+    assert "Files: 2 read, 1 not read: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("size", "is_told"), [(("48", "64"), True), (("", ""), False)])
+def test_a_size_tells_that_boxes_are_of_the_upright_picture(size, is_told, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save("set/a.png", exif=exif)
+    write({"set/train.csv": f"image,xmin,ymin,xmax,ymax,width,height,label\na.png,12,8,32,32,{','.join(size)},cat\n"})
+
+    assert converted("set") == {"train": {"a.png": CAT}}
+    assert ("1 image with an EXIF orientation, where the size doesn't tell" in capsys.readouterr().out) != is_told
 
 
 @pytest.mark.parametrize(

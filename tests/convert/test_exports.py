@@ -300,6 +300,52 @@ def test_yolo_labels_without_names():
     assert converted("set", "--names", "cat", "dog") == {"train": {"a.png": DOG}}
 
 
+@pytest.mark.parametrize(("export", "file"), [("YOLO format", "data.yaml"), ("CVAT's YOLO 1.1", "obj.names")])
+def test_names_of_classes_that_a_file_lists_are_refused(export, file):
+    write(EXPORTS[export][0], "set")
+
+    with pytest.raises(UserError, match=f"set/{file}: lists the classes, so --names would have no effect"):
+        converted("set", "--names", "dog", "cat")
+
+
+def test_the_first_of_several_annotations_of_a_task_is_read(capsys):
+    dog = {**REGION, "rectanglelabels": ["dog"]}
+    rows = [
+        {"id": 7, "image": "a.png", "annotator": number, "tag": [each]} for number, each in enumerate((REGION, dog))
+    ]
+    write({"set/min.json": json.dumps([*rows, {"id": 8, "image": "b.png", "tag": [dog]}])})
+    write({"set/a.png": None, "set/b.png": None})
+
+    assert converted("set") == {"train": {"a.png": CAT, "b.png": DOG}}
+    assert "Note: of tasks with several annotations, only the first one is read: 1\n" in capsys.readouterr().out
+
+
+def test_tasks_that_nobody_labelled_are_left_out_and_counted(capsys):
+    tasks = [task(number, f"{name}.png") for number, name in enumerate("abcd")]
+    tasks[1]["annotations"] = []
+    tasks[2]["annotations"][0] |= {"result": [], "was_cancelled": True}
+    tasks[3]["annotations"][0]["result"] = []
+    write({"set/tasks.json": json.dumps(tasks), **{f"set/{name}.png": None for name in "abcd"}})
+
+    assert converted("set") == {"train": {"a.png": CAT, "d.png": []}}
+    out = capsys.readouterr().out
+    assert "Note: tasks that nobody labelled, or that were skipped, are left out, unless --allow_unlabelled is" in out
+    assert "Files: 3 read, 2 not read: 2 in an unlabelled task (b.png)\n" in out
+    everything = {"train": {"a.png": CAT, "b.png": [], "c.png": [], "d.png": []}}
+    assert converted("set", "--allow_unlabelled", output_path="all") == everything
+
+
+def test_cvats_subsets_that_are_no_sets_are_left_out_unless_there_is_no_other(capsys):
+    write({"set/annotations.xml": CVATS_XML.replace('name="a.png"', 'name="a.png" subset="holdout"')})
+    write({"set/images/a.png": None, "set/images/b.png": None})
+
+    assert converted("set") == {"val": {"b.png": CAT}}
+    out = capsys.readouterr().out
+    assert "Note: images in subsets other than train, val and test are left out: 1, such as set/images/a.png\n" in out
+    write({"set/annotations.xml": CVATS_XML.replace("Validation", "holdout")})
+    assert converted("set", output_path="again") == WITHOUT_SETS
+
+
 @pytest.mark.parametrize("export", ["CVAT's own XML", "Label Studio's YOLO", "CVAT's PASCAL VOC", "COCO format"])
 def test_images_in_another_folder(export):
     files, expected = EXPORTS[export]
@@ -388,6 +434,32 @@ def test_labelmes_shapes_of_a_group_are_an_object(capsys):
         ({"a.json": "{"}, ("--from", "labelme"), "not valid JSON"),
         ({"a.json": json.dumps([task(1, "a.png")])}, (), "there is no image a.png"),
         ({"a.xml": voc_xml("../a.png"), "a.png": None}, (), "the file name '../a.png' leaves the folder"),
+        (
+            {"a.xml": CVATS_XML.replace("b.png", "cam 2/a.png"), "images/a.png": None},
+            (),
+            "set/a.xml:10: its image is set/images/a.png, which already has the labels of a.png. If these",
+        ),
+        (
+            {"a.json": json.dumps([task(1, "cam 1/a.png"), task(2, "cam 2/a.png")]), "a.png": None},
+            (),
+            "set/a.json: task 2: its image is set/a.png, which already has the labels of set/a.json: task 1. If these",
+        ),
+        (
+            {"a.json": json.dumps([task(1, "") | {"data": {"camera": "a", "image": "no.png"}}]), "a.png": None},
+            (),
+            "task 1: there is no image no.png",
+        ),
+        (
+            {"a.json": json.dumps([task(1, "") | {"data": {"camera": "a"}}]), "a.png": None},
+            (),
+            "task 1: names no image. Write its path or URL under image",
+        ),
+        (
+            {"a.json": json.dumps([{"image": "a.png", "result": [{"value": None}]}]), "a.png": None},
+            (),
+            "task 0: a region's value is None, not its class and sides",
+        ),
+        ({"a.json": json.dumps(coco_json([["a.png"], "b.png"])), "b.png": None}, (), "image 1 has no file_name"),
     ],
 )
 def test_mistakes_in_an_export_are_named(files, flags, message, capsys):

@@ -106,6 +106,18 @@ def test_images_of_the_folder_that_the_annotations_leave_out(kind, capsys):
     assert "Files: 3 read, 1 not read: 1 of another kind (pics/notes.md)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "files", [{"train.csv": CSV.replace("a.png", "cam/a.png")}, {"train.json": json.dumps(coco_json(["cam/a.png"]))}]
+)
+def test_the_image_with_the_most_folders_of_its_name_is_taken(files):
+    write(files, "set")
+    write({"pics/a.png": None, "pics/new/cam/a.png": None})
+
+    ((name,),) = converted("set", "--image_path", "pics").values()
+
+    assert Path("out/images/train", name).resolve() == Path("pics/new/cam/a.png").resolve()
+
+
 @pytest.mark.parametrize("kind", ANNOTATIONS)
 def test_a_missing_image_is_asked_about_with_the_flag(kind):
     write(ANNOTATIONS[kind], "set")

@@ -1,9 +1,10 @@
 """YOLO rows with more than a box, coordinates from 0 or 1, and spellings: nothing is guessed."""
 
+import json
 from pathlib import Path
 
 import pytest
-from support.conversions import CAT, CLASSES, DOG, ROW, converted, voc_object, voc_xml, write
+from support.conversions import CAT, CLASSES, DOG, ROW, coco_json, converted, voc_object, voc_xml, write
 
 from retinanet.runtime.errors import UserError
 
@@ -224,6 +225,15 @@ def test_bad_labels_are_left_out_and_counted_if_that_is_told(capsys):
                 "a.png": None,
             },
             3,
+        ),
+        (
+            {
+                "train.json": json.dumps(
+                    coco_json(["a.png"], categories=[{"id": 1, "name": "cat"}] * 2 + [{"id": 2, "name": None}])
+                ),
+                "a.png": None,
+            },
+            2,
         ),
     ],
 )
