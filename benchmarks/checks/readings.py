@@ -215,7 +215,7 @@ def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tu
 
 
 def places(pictures: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Returns, for each picture, the image whose boxes it gets if `pictures` get the boxes of `owners`, in order."""
+    """Returns, for each image, the image whose boxes it gets if image pictures[i] gets the boxes of owners[i]."""
     of_picture = np.empty_like(owners)
     of_picture[pictures] = owners
     return of_picture

@@ -148,7 +148,10 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def detection(case: Case) -> Counted:
-    """Counts the forward pass and the candidates of a batch, without NMS, whose work depends on the detections."""
+    """Counts the work of detection in a batch: the forward pass and the search for candidates.
+
+    NMS is left out, because its work depends on the detections.
+    """
     _forget()
     images, sizes = case.batch().images.to(GPU), torch.tensor([[case.height, case.width]] * case.batch_size, device=GPU)
     anchors = anchors_for(case.height, case.width, GPU)

@@ -1,11 +1,11 @@
-"""Measures a training step, compared with torchvision's RetinaNet; with --data, also from JPEGs instead of memory.
+"""Measures a training step, compared with torchvision's RetinaNet; with --data, also with batches from JPEG files.
 
     python -m benchmarks.speed.step --depth 18 --height 320 --width 448 --batch_size 2
     python -m benchmarks.speed.step --depth 50 --batch_size 16 --compile --data $VOC5
 
 contestants.py describes the contestants. Peak memory is measured in a separate process for each. The fraction of
-the chip's rate is the number of operations in torchvision's step (which leaves none out), divided by the time and by
-the measured rate of matrix products.
+the measured matmul rate is the number of operations in torchvision's step (which, unlike ours, skips none), divided by
+the contestant's time per step and by the measured rate of matrix products.
 """
 
 import argparse

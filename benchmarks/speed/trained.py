@@ -1,4 +1,4 @@
-"""Sets up detection on photographs with one checkpoint: this project's network, exported files, torchvision's RetinaNet.
+"""Sets up detection with one checkpoint on photographs: this project's network, exported files, torchvision's network.
 
 All of them, except the contestant that runs the whole `predict` command, get each image at the same size, and use the
 same anchors, box encoding, threshold and NMS. They differ in the number of candidates that enter NMS: ours takes the

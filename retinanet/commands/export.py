@@ -301,8 +301,8 @@ def form_lines(
         rows.append([name, f"{analysis.ap.value:.4f}", f"{analysis.ap50.value:.4f}", *errors, size, f"{rate:.3g}"])
     features = ", ".join(cpu_features()) or "none of VNNI, AMX and bf16"
     return [
-        f"On {counted(len(dataset), 'image')} of {detector.settings.verification.set_name}, with the errors above a "
-        f"score of {threshold:.3g}:",
+        f"On {counted(len(dataset), 'image')} of {detector.settings.verification.set_name}, with objects missed and "
+        f"false positives at threshold {threshold:.3g}:",
         *aligned(rows),
         f"Images/s are medians of {TIMED_ROUNDS} runs on this machine: {cpu_name()}, "
         f"{counted(torch.get_num_threads(), 'thread')}, "

@@ -170,7 +170,7 @@ class TiledEpochs:
         self.values = factors[self.objects.labels] if self.repeats else np.ones(len(self.objects.labels))
 
     def tiled_in(self, epoch: int) -> Tiled:
-        """Returns all tiles of `epoch`, including those that it doesn't show."""
+        """Returns every tile of the grids of `epoch`, including the tiles that the epoch leaves out."""
         grids = grids_of(self.dataset.annotations.sizes, self.tiles, self.seed, epoch)
         windows = windows_of(grids)
         values = np.zeros(len(windows))

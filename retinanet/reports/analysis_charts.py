@@ -109,7 +109,7 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
 
 
 def _classes_to_draw(confusion: Confusion) -> np.ndarray:
-    """Returns the labels of the classes to draw, ascending: all of them or, if there are too many, the most confused ones."""
+    """Returns the labels of the classes to draw, ascending: all or, if there are too many, the most confused ones."""
     if confusion.num_classes <= MOST_FIELDS:
         return np.arange(confusion.num_classes)
     between = confusion.between_classes()
