@@ -187,7 +187,7 @@ def _float_images(batch: Batch) -> list[Tensor]:
 
 
 def _raise_bias(output: nn.Conv2d, logits: Callable[[], Tensor]) -> None:
-    """Spreads the logits a little, and raises them until as many candidates as NMS accepts pass the threshold."""
+    """Spreads the logits a little, and raises them until NMS gets the number of candidates that it accepts."""
     assert output.bias is not None
     with torch.no_grad():
         nn.init.trunc_normal_(output.weight, std=0.01)

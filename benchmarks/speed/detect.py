@@ -40,7 +40,7 @@ ON_CPU: dict[str, Build] = {
 
 
 def builders_of(args: argparse.Namespace) -> dict[str, Build]:
-    """Returns the contestants; torchvision's is left out if it can't have the checkpoint's weights."""
+    """Returns the contestants; torchvision's is left out if it can't use the checkpoint's weights."""
     if not args.checkpoint_path:
         return RANDOM
     left_out = set() if trained.has_twin(args) else {"torchvision"}

@@ -12,6 +12,7 @@ import numpy as np
 from retinanet.coco.annotations import Annotations, as_in_file, as_read
 from retinanet.coco.json_values import is_id, is_text
 from retinanet.coco.result_rows import KEYS, set_of, unusable_findings
+from retinanet.runtime.console import warn
 from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.json_files import parse_json, read_json, without_nan
@@ -115,13 +116,21 @@ def _is_zip(path: Path) -> bool:
 
 
 def load_results(path: Path, annotations: Annotations) -> Found:
-    """Returns the detections in a result file for the set. Raises UserError if they can't be drawn or evaluated."""
+    """Returns the detections in a result file for the set; warns if its record names other annotations.
+
+    Raises UserError if the detections can't be drawn or evaluated.
+    """
     rows = read_results(path).rows
     if findings := unusable_findings(rows, annotations):
         finding, other = findings[0], set_of(rows, annotations)
         advice = f"Its images and categories belong to the set {other}: use --set_name {other}."
         times = f" ({finding.num_rows} times)" if finding.num_rows > 1 else ""
         raise UserError(f"{path}: {finding.problem}{times}. {advice if other else finding.fix}")
+    if other_file := _other_annotations(read_record(path)[0], annotations):
+        warn(
+            f"{path}: was made for {other_file} as it was then, not for {annotations.path} as it is now. The "
+            "detections only fit if both have the same images under the same ids"
+        )
     return found_of(rows, annotations)
 
 
@@ -159,6 +168,21 @@ def read_record(path: Path) -> tuple[dict[str, Any], str]:
     if hashlib.sha256(content).hexdigest() != record.get(DIGEST):
         return {}, f"{beside} belongs to another version of {path.name}"
     return without_nan(record), ""
+
+
+def recorded_set(paths: Sequence[Path]) -> str | None:
+    """Returns the set named in the record of the first result file in `paths` that has one; None if none has."""
+    names = (read_record(path)[0].get(TEST_SETTINGS, {}).get("set_name") for path in paths)
+    return next(filter(is_text, names), None)
+
+
+def _other_annotations(record: dict[str, Any], annotations: Annotations) -> str | None:
+    """Returns the annotation file that a result file was made for, by its `record`, if not for these `annotations`."""
+    data = record.get("data")
+    match [*data.values()] if isinstance(data, dict) else []:
+        case [{"file": str(file), "sha256": str(digest)}] if digest != annotations.fingerprint:
+            return file
+    return None
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:

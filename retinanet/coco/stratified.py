@@ -35,7 +35,7 @@ def group_keys(names: Sequence[str], group_by: str | None) -> list[str]:
 def stratified(
     counts: Sequence[Counter[int]], sizes: Sequence[int], shares: Sequence[float], seed: int
 ) -> list[list[int]]:
-    """Distributes groups over parts with the given `shares` of the images, and returns the indices of each part's groups.
+    """Distributes groups over parts with the given `shares` of the images. Returns the indices of each part's groups.
 
     `counts` are each group's numbers of objects by class, and `sizes` are the groups' numbers of images. This is
     iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest classes come first,

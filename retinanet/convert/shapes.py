@@ -28,7 +28,7 @@ def around_points(points: Sequence[tuple[float, float]]) -> Sides:
 
 
 def clear_box(label: int, sides: Sides, where: str) -> Box:
-    """Returns a box with rounded sides; raises DataFault if it has no area or if a side isn't finite."""
+    """Returns a box with rounded numbers; raises DataFault if it has no area or if a number isn't finite."""
     if not all(map(math.isfinite, sides)):
         raise DataFault("numbers that aren't finite", f"{where}: has a number that is not finite. Write pixels.")
     left, top, width, height = (round(side, DECIMALS) for side in sides)

@@ -126,7 +126,7 @@ def training_loader(
 def shown_of(
     dataset: CocoDataset, seed: int, repeat_threshold: float, tiles: Tiles | None
 ) -> Shown | Callable[[int], Shown]:
-    """Returns what every epoch shows, or with `tiles` a function that returns what a given epoch shows."""
+    """Returns what every epoch shows or, with `tiles`, a function that returns what a given epoch shows."""
     if tiles:
         assert dataset.min_visible is not None
         return TiledEpochs(dataset, tiles, dataset.min_visible, seed, repeat_threshold).shown_in

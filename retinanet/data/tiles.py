@@ -47,8 +47,9 @@ def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
 class Grids(NamedTuple):
     """Describes the tiles of all images of a set in one epoch.
 
-    There are as few tiles as can cover an image. Along each side, tile k starts at k * step - offset, clipped so that
-    it stays inside the image. So neighbouring tiles overlap by at least the requested fraction of their side.
+    There are as few tiles as can cover an image with the requested overlap. Along each side, tile k starts at
+    k * step - offset, clipped so that it stays inside the image. The step is the tile's side without the overlap, and
+    clipping only adds to the overlap.
     """
 
     tiles: Tiles
