@@ -17,6 +17,7 @@ from retinanet.settings.train import TrainSettings
 def checked_inputs(settings: Any) -> Any:
     """Returns the settings, with the run's other checkpoint if the default one is missing.
 
+    Without --set_name, the set to evaluate result files on is the one that the first record next to them names.
     Raises UserError if a checkpoint or an annotation file is missing.
     """
     match settings:
@@ -26,12 +27,17 @@ def checked_inputs(settings: Any) -> Any:
         case CheckLabelsSettings():
             find_annotation_file(settings.training.data.coco_path, settings.training.data.train_set)
         case EvaluateSettings():
-            if not settings.compare and not settings.from_results:
-                settings = _with_checkpoint(settings)
+            settings = _with_recorded_set(settings) if settings.result_files else _with_checkpoint(settings)
             find_annotation_file(settings.coco_path, settings.name_of_set)
         case PredictSettings() | ExportSettings():
             settings = _with_checkpoint(settings)
     return settings
+
+
+def _with_recorded_set(settings: EvaluateSettings) -> EvaluateSettings:
+    from retinanet.coco.results import recorded_set  # not above, because --help would have to wait for NumPy
+
+    return with_values(settings, {"set_name": settings.set_name or recorded_set(settings.result_files)})
 
 
 def _with_checkpoint(settings: Any) -> Any:

@@ -54,7 +54,10 @@ def main() -> int:
     except SignalException as stop:
         return 128 + stop.sigval
     except ChildFailedError as failed:
+        _, first = failed.get_first_failure()
+        # After the first failure, torchrun itself ends the other ranks with SIGTERM, which explains nothing.
         codes = [failure.exitcode for failure in failed.failures.values()]
+        codes = [first.exitcode, *(code for code in codes if code not in (-signal.SIGTERM, 128 + signal.SIGTERM))]
         # If a rank ended because it lost another rank, the lost rank's code explains more.
         code = min(codes, key=lambda code: code == OutOfResources.exit_code)
         return code if code >= 0 else 128 - code  # a negative code is a signal's number

@@ -56,7 +56,7 @@ FINDING_KINDS = {
         "Name the sets with --sets, the training set first, or annotate objects.",
     ),
     "nothing_reached": Kind(
-        "no object that an anchor overlaps enough to be matched to it; training with the default matcher refuses",
+        "no object that an anchor overlaps enough to match it; with the default matcher, training refuses",
     ),
     # Training drops these, or learns from them although they are probably wrong.
     "one_box_for_all": Kind(

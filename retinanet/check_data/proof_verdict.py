@@ -23,8 +23,8 @@ MANY_OF_CLASS = 10  # objects of each class, on average; with fewer, classes are
 # Limits of the mean and the standard deviation of the network's input, which are about 0 and 1 for photographs.
 FARTHEST_MEAN, LEAST_DEVIATION = 1.5, 0.25
 
-LEARNABLE, WRONG = "learnable", "learnable, but not as meant"
-BY_HEART, NOT_AT_ALL, NOT_ON_VAL, UNTOLD = "by heart only", "not at all", "not on val", "can't tell in this time"
+LEARNABLE, WRONG = "learnable", "learnable, but not as intended"
+BY_HEART, NOT_AT_ALL, NOT_ON_VAL, UNTOLD = "by heart only", "not at all", "not on val", "can't tell in so short a run"
 WORDS = {
     LEARNABLE: "the network finds objects in images that it hasn't seen",
     WRONG: "the network learns these boxes, but they don't lie on the objects",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
+from retinanet.checkpoints.checkpoint import saved_epoch
 from retinanet.checkpoints.provenance import provenance, time_now
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import remove_unfinished, written_whole
@@ -116,7 +117,11 @@ def best_and_final_line(path: Path) -> str | None:
     aps = read_evaluations(path.parent)
     if not aps or path.name not in (BEST, FINAL):
         return None
-    epochs = {BEST: max(aps, key=lambda epoch: (aps[epoch], -epoch)), FINAL: max(aps)}
+    # While a finished run is resumed with more --epochs, model_final.pt is from its earlier end.
+    final = saved_epoch(path.with_name(FINAL)) or max(aps)
+    epochs = {BEST: max(aps, key=lambda epoch: (aps[epoch], -epoch)), FINAL: final}
+    if final not in aps:
+        return None
     this, other = (
         f"{path.with_name(name)} AP {aps[epochs[name]]:.3f} after epoch {epochs[name]}"
         for name in sorted(epochs, key=lambda name: name != path.name)

@@ -227,7 +227,7 @@ class BoxCode(NamedTuple):
     level_shift: Tensor  # float64 [levels, anchors per cell, 4], near 0
 
     def shared(self, values: Tensor, num_outputs: int, *, with_summand: bool) -> Tensor:
-        """Returns the weight or bias of an output convolution whose deltas need only the level code.
+        """Converts `values`, an output convolution's weight or bias, so that its deltas then need only the level code.
 
         Of the `num_outputs` per anchor, the first 4 are deltas.
         """
@@ -243,7 +243,7 @@ class BoxCode(NamedTuple):
 
 
 def _order(anchors: Anchors, shapes: AnchorShapes) -> list[int]:
-    """Returns, for each of our anchors, the row of their anchor (in `anchors`) that has the same rank by shape."""
+    """Returns, for each of our anchors, the row in the other network's `anchors` with the same rank by shape."""
     ours = list(product(shapes.ratios, shapes.scales))
     rows = dict(zip(_ranked(ours), _ranked(anchors.kinds), strict=True))
     return [rows[anchor] for anchor in range(len(ours))]

@@ -9,9 +9,9 @@ from retinanet.detector.settings import STAGES, Architecture
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.json_files import read_json
 from retinanet.runtime.printable import counted
-from retinanet.settings.options import flat, options_of, with_values
+from retinanet.settings.options import flat, options_of, values_read, with_values
 from retinanet.settings.shared import EXIF, RAW, Anchors
-from retinanet.settings.train import MAY_CHANGE, RECORD, TrainSettings, differences, earlier_settings
+from retinanet.settings.train import MAY_CHANGE, RECORD, STRONG, TrainSettings, differences, earlier_settings
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
@@ -75,6 +75,19 @@ def with_saved_exif(settings: TrainSettings, folder: Path) -> TrainSettings:
     return with_values(settings, {"exif": exif}) if exif in EXIF else settings
 
 
+def with_saved_sides(settings: TrainSettings, saved: SavedRun) -> TrainSettings:
+    """Returns the settings with the --train_sides of the `saved` run, where they are only a default of --recipe strong.
+
+    That default depends on --cache, which may change. Raises UserError if the cache can't have images of these sides.
+    """
+    name, old = "train_sides", saved.checkpoint.settings
+    if settings.recipe != STRONG or name in settings.given or name not in old:
+        return settings
+    settings = with_values(settings, values_read(TrainSettings, {name: old[name]}, saved.path))
+    settings.speed.check(settings.data)
+    return settings
+
+
 def load_saved(path: Path) -> SavedRun:
     checkpoint, run = load_run(path)
     facts = run.get("facts")
@@ -102,9 +115,12 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
     for name in sorted((old.keys() | new.keys()) - free - of_network):
         if old.get(name) != new.get(name):
             differing.append((f"--{name} {old.get(name)}", new.get(name)))
-    for name in ("device", "precision", "compiled"):
+    for name in ("device", "precision"):
         if getattr(saved.facts, name) != getattr(facts, name):
             differing.append((f"{name} {getattr(saved.facts, name)}", getattr(facts, name)))
+    compile_then, compile_now = ("on" if run.compiled else "off" for run in (saved.facts, facts))
+    if compile_then != compile_now:
+        differing.append((f"--compile {compile_then}", compile_now))
     images_then, images_now = (run.batch_size * run.num_ranks for run in (saved.facts, facts))
     if images_then != images_now and saved.facts.num_ranks == facts.num_ranks:
         differing.append((f"--batch_size {saved.facts.batch_size}", facts.batch_size))
@@ -114,6 +130,12 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
         raise UserError(
             f"{saved.path}: {both}, which changes the numbers. Use {same}, or start a new run without --resume or in "
             "another --output_path."
+        )
+    if (epoch := saved.checkpoint.epoch) >= settings.optimisation.epochs and saved.state["iteration"]:
+        raise UserError(
+            f"{saved.path}: its run has trained {counted(epoch, 'epoch')} and "
+            f"{counted(saved.state['iteration'], 'iteration')}, which is more than --epochs "
+            f"{settings.optimisation.epochs}. Set --epochs to {epoch + 1} or more."
         )
     for name in ("train", "val"):
         if getattr(saved.facts, f"{name}_fingerprint") != getattr(facts, f"{name}_fingerprint"):

@@ -90,7 +90,7 @@ def build_network(
 
 
 def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> TrainSettings:
-    """Returns the settings with the network of the `saved` run or, without a run, of a detector passed as --weights.
+    """Returns `settings` with the network's values from the `saved` run or, failing that, from a detector in --weights.
 
     Flags that were given keep their values; require_same_run and build_network refuse contradictions.
     """

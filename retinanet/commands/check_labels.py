@@ -11,6 +11,7 @@ from retinanet.check_labels.fold_runs import FOLD_SEED, fold_settings, train_fol
 from retinanet.check_labels.suspects import rated_images, suspects_in
 from retinanet.check_labels.suspects_file import SUSPECTS, summary_lines, suspects_content, write_suspects
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note
+from retinanet.coco.folder import known_set
 from retinanet.coco.results import Found, default_results_path, read_record, rows_of, write_results
 from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
 from retinanet.evaluation.analysis import analyse
@@ -73,7 +74,12 @@ def check_file(settings: CheckLabelsSettings, path: Path) -> int:
     """Checks the labels against the detections in a result file."""
     data = settings.training.data
     dataset = load_set_without_images(
-        data.coco_path, data.train_set, settings.training.machine.max_pixels, exif=data.exif, for_pictures=True
+        data.coco_path,
+        data.train_set,
+        settings.training.machine.max_pixels,
+        exif=data.exif,
+        white_level=data.white_level,
+        for_pictures=True,
     )
     require_objects(dataset.annotations)
     require_backend(settings.training.eval_backend)
@@ -116,7 +122,9 @@ def report(settings: CheckLabelsSettings, dataset: CocoDataset, seen: Iterator[S
     pictures = pictures_of(dataset, order, checking.pictures.report_images, checking.pictures.report_mb, folder)
     table, analysis = evaluate(annotations, found, training.eval_backend), analyse(annotations, found, 0)
     write_report(folder, analysis, table, dataset, str(results), pictures=pictures, suspects=content)
-    words = ["python", "-m", "retinanet.convert", str(training.data.coco_path), "--decisions", "decisions.json"]
+    # Of a folder, convert may read only the sets whose names it knows.
+    source = training.data.coco_path if known_set(training.data.train_set) else annotations.path
+    words = ["python", "-m", "retinanet.convert", str(source), "--decisions", "decisions.json"]
     words += ["--output_path", f"{training.data.coco_path}_fixed"]
     words += ["--exif", training.data.exif] if training.data.exif != UPRIGHT else []
     say(

@@ -9,7 +9,7 @@ import numpy as np
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file, find_image_folder
-from retinanet.coco.results import Found, default_results_path, load_results
+from retinanet.coco.results import Found, default_results_path, load_results, recorded_set
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, above, threshold_text
 from retinanet.data.headers import frame_notes, read_headers, upright_annotations
 from retinanet.data.images import read_image
@@ -60,6 +60,8 @@ def draw_images(settings: DrawSettings) -> None:
     set_name, pred_file = set_and_results(settings)
     annotations = load_annotations(find_annotation_file(settings.coco_path, set_name))
     folder = find_image_folder(settings.coco_path, set_name)
+    if settings.output_path and settings.output_path.resolve() == folder.resolve():
+        raise UserError(f"--output_path {settings.output_path}: is the image folder of the set. Choose another folder.")
     chosen = chosen_images(annotations, settings)
     headers = read_headers(annotations, folder, chosen)
     if settings.exif == UPRIGHT:
@@ -134,8 +136,8 @@ def save_grid(
 def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
     """Returns the set to draw, and the result file with its detections (None if detections are not drawn).
 
-    Without --set_name, the set is taken from the name of the result file, or from the result files that test.py has
-    written.
+    Without --set_name, the set is taken from the record or the name of the result file, or from the result files that
+    test.py has written.
     """
     file = settings.pred_file
     if file is None and not settings.vis_pred:
@@ -144,7 +146,7 @@ def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
         return settings.set_name, file or default_results_path(settings.set_name)
     if file:
         named = [name for name in SETS if file.name == default_results_path(name).name]
-        return (*named, settings.name_of_set)[0], file
+        return recorded_set([file]) or (*named, settings.name_of_set)[0], file
     for name in SETS:
         if default_results_path(name).exists():
             return name, default_results_path(name)

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from retinanet.checkpoints.checkpoint import saved_epoch
+from retinanet.checkpoints.checkpoint import is_white_level, saved_epoch
 from retinanet.checkpoints.output_folder import best_and_final_line, read_evaluations
 from retinanet.checkpoints.provenance import name_of_device, provenance, time_now
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
-from retinanet.coco.folder import SETS
+from retinanet.coco.folder import SETS, find_annotation_file
 from retinanet.coco.results import (
     TEST_SETTINGS,
     Found,
@@ -50,7 +50,7 @@ from retinanet.runtime.printable import counted
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.options import flat, with_values
-from retinanet.settings.shared import BEST, EXIF, RAW, UPRIGHT, Tiles
+from retinanet.settings.shared import BEST, EXIF, RAW, UPRIGHT, WHITE_LEVEL, Tiles
 from retinanet.settings.train import settings_line
 
 
@@ -252,6 +252,7 @@ def report_on_file(settings: EvaluateSettings, path: Path) -> int:
         settings.name_of_set,
         settings.machine.max_pixels,
         exif=exif_of_pictures(settings, record),
+        white_level=white_level_of_pictures(record),
         for_pictures=settings.report is not None,
     )
     require_objects(settings, dataset.annotations)
@@ -268,15 +269,28 @@ def exif_of_pictures(settings: EvaluateSettings, record: dict[str, Any]) -> str:
     return used if used in EXIF else RAW
 
 
+def white_level_of_pictures(record: dict[str, Any]) -> int:
+    """Returns the white level for the pictures of a report on a result file: the run's, if recorded with the file."""
+    level = record.get("settings", {}).get("white_level")
+    return level if is_white_level(level) else WHITE_LEVEL
+
+
 def require_place_of_json(settings: EvaluateSettings) -> None:
-    """Raises UserError if the --json file can't be written, or is a result file or the checkpoint."""
+    """Raises UserError if the --json file can't be written, or is a result file, the checkpoint or the annotations."""
     if not settings.json:
         return
     results = settings.results_path or default_results_path(settings.name_of_set)
     taken = (settings.from_results or results, *(settings.compare or ()), settings.checkpoint_path)
     if settings.json.resolve() in [path.resolve() for path in taken]:
         raise UserError(f"--json {settings.json}: is a result file or the checkpoint. Choose another file.")
+    require_not_annotations("--json", settings.json, settings)
     require_writable(settings.json)
+
+
+def require_not_annotations(flag: str, path: Path, settings: EvaluateSettings) -> None:
+    """Raises UserError if the file to write is the annotation file of the set."""
+    if path.resolve() == find_annotation_file(settings.coco_path, settings.name_of_set).resolve():
+        raise UserError(f"{flag} {path}: is the annotation file of the set. Choose another file.")
 
 
 def place_of_results(settings: EvaluateSettings) -> Path:
@@ -288,6 +302,7 @@ def place_of_results(settings: EvaluateSettings) -> Path:
         raise UserError(f"--results_path {path}: there is no folder {path.parent}. Create it, or choose another file.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"--results_path {path}: is a folder, or its folder can't be written to. Choose another file.")
+    require_not_annotations("--results_path", path, settings)
     return path
 
 
@@ -337,6 +352,7 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
         settings.name_of_set,
         settings.machine.max_pixels,
         exif=exif_of_pictures(settings, record_a),
+        white_level=white_level_of_pictures(record_a),
         for_pictures=settings.report is not None or settings.json is None,
     )
     annotations = dataset.annotations
@@ -349,17 +365,17 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
             f"{annotations.path}: has no objects, so results can't be compared{why}. Choose another --set_name."
         )
     a, b = (analyse(annotations, load_results(path, annotations), settings.num_draws) for path in (path_a, path_b))
-    comparison = compare(a, b, annotations)
+    comparison, num_draws = compare(a, b, annotations), a.drawn.shape[2]
     differing = setting_differences(record_a, record_b) if record_a and record_b else None
     lines = [
         *(f"A: {path_a}", f"B: {path_b}"),
         *setting_lines(differing, list(filter(None, (why_a, why_b)))),
-        *comparison_lines(comparison, settings.num_draws, len(dataset)),
+        *comparison_lines(comparison, num_draws, len(dataset)),
     ]
     say(*lines)
     if settings.json:
         sources, records = (str(path_a), str(path_b)), (record_a, record_b)
-        numbers = comparison_numbers(sources, annotations, comparison, records, settings.num_draws, differing)
+        numbers = comparison_numbers(sources, annotations, comparison, records, num_draws, differing)
         write_json(settings.json, numbers)
         say(f"Numbers: {settings.json}")
     if (settings.report or not settings.json) and (line := no_pictures_line(dataset)):

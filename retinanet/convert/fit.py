@@ -124,7 +124,7 @@ def _require_classes(labelled: Labelled, kind: str, source: Path) -> None:
 
 
 def _require_sizes(labelled: Labelled, source: Path) -> None:
-    """Raises UserError if an image and its COCO entry differ in size; in other formats, sizes come from the images."""
+    """Raises UserError if an image and its COCO entry differ in size; other formats' readers check sizes themselves."""
     for image in _images(labelled.sets):
         if image.entry is None:
             continue

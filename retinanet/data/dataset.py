@@ -49,11 +49,11 @@ class Window(NamedTuple):
 class CocoDataset(Dataset[Sample | BadImage]):
     """Holds the images of a COCO annotation file, resized, with the objects to find in them.
 
-    Crowd regions are not trained on; boxes are clipped to their image, and boxes without area are dropped. `num_crowds`
-    and `num_empty` count the crowd regions and the dropped boxes. With `keep_crowds`, the samples also contain the
-    crowd regions, with the label CROWD. For `exif` and `white_level`, see read_image. If there are `headers`, the
-    images must still match them. Sizes and boxes in `annotations` must already be oriented as `exif` says. For
-    `min_visible`, which only a run on tiles needs, see objects_in.
+    Crowd regions are not objects to find; boxes are clipped to their image, and boxes without area are dropped.
+    `num_crowds` and `num_empty` count the crowd regions and the dropped boxes. With `keep_crowds`, the samples also
+    contain the crowd regions, with the label CROWD. For `exif` and `white_level`, see read_image. If there are
+    `headers`, the images must still match them. Sizes and boxes in `annotations` must already be oriented as `exif`
+    says. For `min_visible`, which only a run on tiles needs, see objects_in.
     """
 
     def __init__(
@@ -207,9 +207,14 @@ class CocoDataset(Dataset[Sample | BadImage]):
                 header=header,
                 region=region,
             )
-        except PicturesChanged:
+        except PicturesChanged as fault:
             assert self.headers
-            self.headers.forget()
+            try:
+                self.headers.forget()
+            except OSError as error:  # the cache folder is read-only
+                raise PicturesChanged(
+                    f"{fault} First remove {error.filename} ({error.strerror}), or point XDG_CACHE_HOME elsewhere."
+                ) from None
             raise
 
     def _image(self, index: int, size: tuple[int, int] | None) -> Tensor:
@@ -331,7 +336,13 @@ def load_set(
 
 
 def load_set_without_images(
-    coco_path: Path, set_name: str, max_pixels: int, *, exif: str = UPRIGHT, for_pictures: bool = False
+    coco_path: Path,
+    set_name: str,
+    max_pixels: int,
+    *,
+    exif: str = UPRIGHT,
+    white_level: int = WHITE_LEVEL,
+    for_pictures: bool = False,
 ) -> CocoDataset:
     """Loads a set whose images may be missing; `images_there` marks the images that exist.
 
@@ -345,4 +356,6 @@ def load_set_without_images(
     headers = read_headers(annotations, folder, rows)
     if exif == UPRIGHT:
         annotations = upright_annotations(annotations, headers)
-    return CocoDataset(annotations, folder, MIN_SIDE, MAX_SIDE, max_pixels, exif=exif, headers=headers)
+    return CocoDataset(
+        annotations, folder, MIN_SIDE, MAX_SIDE, max_pixels, exif=exif, white_level=white_level, headers=headers
+    )

@@ -95,7 +95,10 @@ def are_of_stored_pixels(annotations: Annotations, headers: Headers) -> np.ndarr
 
 
 def are_untold(annotations: Annotations, headers: Headers) -> np.ndarray:
-    """Marks the images whose EXIF orientation keeps their size, which then can't show what boxes refer to: bool [N]."""
+    """Marks the images whose EXIF orientation doesn't change their size: bool [N].
+
+    Their size can't show whether the boxes refer to the upright picture or to the stored pixels.
+    """
     is_stored = (annotations.sizes == headers.sizes).all(axis=1)
     is_square = headers.sizes[:, 0] == headers.sizes[:, 1]
     return is_stored & (headers.orientations != 1) & (is_square | ~SWAPS[headers.orientations])

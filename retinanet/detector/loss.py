@@ -66,9 +66,9 @@ def assign_targets(
     ATSS needs the `size` (H, W) of the network's input. Crowd regions are not objects. With `ignore_crowds`, anchors in
     a crowd region are ignored instead of being background.
 
-    With `sparse`, the rows are the foreground anchors. Otherwise they are all anchors, most of them with weight 0,
-    because the host would have to wait for a GPU to count the foreground anchors, and a compiled step needs a fixed
-    number of rows.
+    With `sparse`, the result has a row for each foreground anchor; otherwise for every anchor, most of them with weight
+    0. The latter is for GPUs, where the host would have to wait for the number of foreground anchors, and for compiled
+    steps, which need a fixed number of rows.
     """
     matches = matches_of(anchors, without_crowds(targets), settings, size)
     background = matches.background

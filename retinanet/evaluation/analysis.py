@@ -16,7 +16,7 @@ from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
 from retinanet.settings.evaluate import NUM_DRAWS
 
 USEFUL_F1 = 0.1  # a class counts as never found only if its F1 stays below this at every threshold
-LEAST_IMAGES = 5  # a class with objects in fewer images gets no intervals, because they would be meaningless
+LEAST_IMAGES = 5  # a set or class with objects in fewer images gets no intervals, because they would be meaningless
 
 
 class WorkingPoint(NamedTuple):
@@ -70,7 +70,8 @@ class Analysis(NamedTuple):
 def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DRAWS) -> Analysis:
     """Analyses the detections in the set `annotations`, which must have objects.
 
-    If `num_draws` is 0, the bounds of the intervals are NaN.
+    If `num_draws` is 0, the bounds of the intervals are NaN. A set with objects in fewer than LEAST_IMAGES images gets
+    no draws.
     """
     detections = evaluated(detections, annotations)
     matches = match_detections(detections, annotations)
@@ -78,10 +79,13 @@ def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DR
     ranked = ranked_classes(detections, matches, annotations)
     all_once = np.ones((1, len(annotations.image_ids)), np.uint8)
     numbers = [average_precision(of_class, all_once) for of_class in ranked]
+    object_images = [of_class.object_images for of_class in ranked]
+    if len(np.unique(np.concatenate(object_images))) < LEAST_IMAGES:
+        num_draws = 0
     weights = draws_of_images(len(annotations.image_ids), num_draws)
     drawn = np.stack([_ap_and_ap50(average_precision(of_class, weights).ap) for of_class in ranked], axis=1)
     drawn_means = mean_of_classes(drawn.transpose(1, 0, 2))
-    drawn[:, [len(np.unique(of_class.object_images)) < LEAST_IMAGES for of_class in ranked]] = np.nan
+    drawn[:, [len(np.unique(images)) < LEAST_IMAGES for images in object_images]] = np.nan
     class_ap = np.stack([_ap_and_ap50(of_class.ap)[:, 0] for of_class in numbers], axis=1)
     best = _best_overall(detections, matches, annotations)
     taken = above(detections.scores, best.threshold)

@@ -25,6 +25,8 @@ from retinanet.predict.runners import ONNX, OPENVINO
 from retinanet.predict.thresholds import Threshold, thresholds_of
 from retinanet.runtime.device import fastest_precision
 from retinanet.runtime.errors import FLAGS, UserError
+from retinanet.settings.options import require_allowed
+from retinanet.settings.predict import PredictSettings
 from retinanet.settings.shared import MAX_PIXELS
 
 OneImage = str | Path | bytes | IO[bytes] | np.ndarray | Tensor | Image.Image
@@ -88,6 +90,20 @@ class Detector:
         max_detections: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        overrides = {"num_candidates": num_candidates, "nms_iou": nms_iou, "max_detections": max_detections}
+        flags = {
+            "device": device,
+            "classes": classes and [*classes],
+            "tile": tile,
+            "overlap": overlap,
+            "test_sides": test_sides and [*test_sides],
+            "precision": precision,
+            "batch_size": batch_size,
+            **overrides,
+            "max_pixels": max_pixels,
+        }
+        # tolist() turns NumPy's numbers into Python's.
+        require_allowed(PredictSettings, {name: np.array(value).tolist() for name, value in flags.items()})
         self.path, self.max_pixels = Path(path), max_pixels
         if self.path.suffix != ONNX:  # ONNX files always compute in their own precision
             precision = fastest_precision(precision, "cpu" if self.path.suffix == OPENVINO else device)
@@ -95,7 +111,6 @@ class Detector:
         self.trained, self.device = file.trained, file.device
         self.class_names, self.category_ids = file.trained.class_names, file.trained.category_ids
         self.thresholds = thresholds_of(threshold, file.trained.threshold, self.class_names, self.path)
-        overrides = {"num_candidates": num_candidates, "nms_iou": nms_iou, "max_detections": max_detections}
         given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
         detection = replace(file.defaults, threshold=self.thresholds.lowest, **given)
         tiles = file.trained.tiles(tile, overlap)

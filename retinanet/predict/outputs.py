@@ -69,6 +69,7 @@ class Outputs:
     def add(self, file_name: str, detections: Found, frame: int | None = None) -> None:
         """Writes the detections in an image, or in frame number `frame` of a video."""
         self.num_images += 1
+        cell = file_name.encode(errors="backslashreplace").decode()  # the name may not be UTF-8, but the CSV must be
         rows = zip(detections.labels.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)
         for label, box, score in rows:
             row = {"image_id": self.num_images, "category_id": self.category_ids[label], "bbox": box, "score": score}
@@ -76,9 +77,7 @@ class Outputs:
             row |= {} if frame is None else {"frame": frame}
             self.json.write(("," if self.num_rows else "") + "\n" + json.dumps(row))
             number = "" if frame is None else frame
-            self.table.writerow(
-                [file_name, number, self.class_names[label], f"{score:.6g}", *(f"{x:.2f}" for x in box)]
-            )
+            self.table.writerow([cell, number, self.class_names[label], f"{score:.6g}", *(f"{x:.2f}" for x in box)])
             self.num_rows += 1
             self.by_class[label] += 1
 

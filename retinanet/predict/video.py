@@ -28,8 +28,10 @@ class VideoReader:
         try:
             self.container = self.av.open(str(path))
             self.stream = self.container.streams.video[0]
-        except (OSError, ValueError, IndexError) as fault:
-            raise UserError(f"{path}: can't be read as a video ({fault or 'it has no picture'})") from None
+        except IndexError:
+            raise UserError(f"{path}: can't be read as a video (it has no picture)") from None
+        except (OSError, ValueError) as fault:
+            raise UserError(f"{path}: can't be read as a video ({fault})") from None
         self.stream.thread_type = "AUTO"
 
     @property

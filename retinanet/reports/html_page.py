@@ -80,8 +80,9 @@ def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustra
 
 def document(title: str, heading: str, summary: str, parts: Sequence[str], data: dict[str, Any]) -> str:
     """Returns a page with the application, which shows `data`, and the static `parts`, which don't need scripts."""
-    style = "".join((PARTS / name).read_text() for name in STYLES)
-    script = "(() => {\n'use strict';\n" + "".join((PARTS / name).read_text() for name in SCRIPTS) + "})();\n"
+    style = "".join((PARTS / name).read_text(encoding="utf-8") for name in STYLES)
+    parts_of_script = ((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = "(() => {\n'use strict';\n" + "".join(parts_of_script) + "})();\n"
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(MARK)} {_hash(script)}; "
         f"img-src {_picture_sources(data)}; form-action 'none'; base-uri 'none'"

@@ -88,8 +88,8 @@ def write_report(
     }
     with file_error_explained(folder, "can't be written to", "Choose another --report."):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("worst_*.jpg"):  # an earlier report may have more pictures
-            old.unlink()
+        for kind_name in ERROR_KINDS:  # an earlier report may have more pictures
+            (folder / _worst_name(kind_name)).unlink(missing_ok=True)
         for name, content in files.items():
             with written_whole(folder / name, "wb") as file:
                 file.write(content)
@@ -115,11 +115,15 @@ def _figures(
     for kind, kind_name in enumerate(ERROR_KINDS):
         panels, count = _worst_images(kind, analysis, dataset, has_image)
         if panels:
-            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large in PNG
+            name = _worst_name(kind_name)
             figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
             shown = "the missed objects" if kind == MISSED else "these detections; the objects are dashed"
             about[name] = "Worst images", f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
     return figures, about
+
+
+def _worst_name(kind_name: str) -> str:
+    return f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large in PNG
 
 
 def _worst_images(

@@ -14,7 +14,7 @@ from retinanet.runtime.log_file import LOG
 from retinanet.runtime.printable import printable
 from retinanet.runtime.resource_errors import memory_explained, worker_explained
 from retinanet.runtime.signals import STOP, end_workers
-from retinanet.runtime.streams import STDOUT, complain
+from retinanet.runtime.streams import STDOUT, complain, open_closed
 
 LINE_TIME = "%Y-%m-%d %H:%M:%S "  # the start of a line with --log_time
 
@@ -41,6 +41,7 @@ def run(main: Callable[[], int]) -> None:
     check_data, no verdict), 4 that memory ran out or a process died, and 128 + N that signal N ended the run. Only a
     bug prints a traceback; any other failure prints at most one message.
     """
+    open_closed()
     try:
         with STOP.heeded():
             code = _end_workers_after(main)

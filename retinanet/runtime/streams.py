@@ -38,7 +38,7 @@ class Stdout:
             yield
         finally:
             self._outlived = False
-            for stream in filter(None, (sys.stdout, sys.stderr)):  # either is None if the shell closed it
+            for stream in (sys.stdout, sys.stderr):
                 try:
                     stream.flush()
                 except OSError:  # otherwise the interpreter would flush it, fail, and exit with its own code
@@ -64,6 +64,13 @@ class Stdout:
 STDOUT = Stdout()
 
 
+def open_closed() -> None:
+    """Opens the null device as stdout or stderr if the shell has closed it, as in `train.py >&-`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - stays open
+
+
 def hides_bars() -> bool:
     """Returns True with --quiet, without a terminal to show progress bars, or if stdout is a pipe.
 
@@ -86,8 +93,6 @@ def complain(line: str) -> None:
 def _continue_on_stderr(text: str) -> None:
     """Sends the `text`, and everything that is written to stdout from now on, to stderr."""
     _silence(sys.stdout)  # the buffer may still hold a part of the text
-    if sys.stderr is None:
-        return
     try:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         sys.stdout.write(text)

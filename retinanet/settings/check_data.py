@@ -50,7 +50,7 @@ class CheckDataSettings:
     prove: bool = option(
         False,
         "then train a small detector for minutes (about four on one CPU core), and say whether the dataset can be "
-        "learned and, if not, why. Exit code 0: learnable, 1: not, 3: can't tell in this time",
+        "learned and, if not, why. Exit code 0: learnable, 1: not, 3: can't tell in so short a run",
         bool,
     )
     weights: str = option(

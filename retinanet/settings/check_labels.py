@@ -24,7 +24,7 @@ REFUSED = {
 WITH_RESULTS = frozenset(
     (
         *("results", "coco_path", "train_set", "output_path", "report_images", "report_mb"),
-        *("exif", "max_pixels", "eval_backend", "log_time"),
+        *("exif", "white_level", "max_pixels", "eval_backend", "log_time"),
     )
 )
 

@@ -90,8 +90,8 @@ class DrawSettings:
     output_path: Path | None = option(None, "folder for a picture of each image, instead of one grid", Path)
     size: int | None = option(
         None,
-        "longer side of each image in the picture, in pixels (default: 480; with --output_path the image's own, at "
-        "most 2000)",
+        "longer side of each image in the picture, in pixels (default: 480; with --output_path the image's own, from "
+        "480 to 2000)",
         whole_number(100, 10_000),
     )
     columns: int = option(4, "images side by side", whole_number(1))
@@ -133,6 +133,8 @@ class DrawSettings:
             given.refuse(FOR_DETECTIONS, "is for pictures of detections. Remove it, or --augmented.")
         else:
             given.refuse(FOR_AUGMENTED, "only applies to --augmented. Set --augmented too, or remove it.")
+        if not self.vis_pred and not self.pred_file:
+            given.refuse(("threshold",), "is for pictures of detections. Set --vis_pred or --pred_file, or remove it.")
         check_sides(self.training.min_side, self.training.max_side)
         self.training.augmentation.check()
         self.training.tiling.check(given)

@@ -29,7 +29,8 @@ MOST_USED = (
 )
 # Flags that have no effect with --compare and --from_results.
 FOR_DETECTION = (
-    *("results_path", "checkpoint_path", "log_dir", "depth", "min_side", "max_side", "batch_size", "workers"),
+    *("results_path", "checkpoint_path", "log_dir", "depth", "min_side", "max_side", "batch_size"),
+    *("device", "precision", "workers"),
     *(
         "raw_weights",
         "flip_test",
@@ -57,9 +58,12 @@ class Trained:
 @dataclass(frozen=True)
 class EvaluateSettings:
     coco_path: Path = coco_path_option()
-    set_name: str | None = option(None, "name of the set (default: test, or val with --from_results or --compare)")
+    set_name: str | None = option(
+        None,
+        "name of the set (default: test; with --from_results or --compare, as in the record next to a file, or val)",
+    )
     checkpoint_path: Path = option(Path("output") / FINAL, "the checkpoint or exported file to evaluate", Path)
-    results_path: Path | None = option(None, "file to write (default: {set_name}_bbox_results.json)", Path)
+    results_path: Path | None = option(None, "JSON file to write (default: {set_name}_bbox_results.json)", Path)
     from_results: Path | None = option(
         None,
         "evaluate this result file instead of detecting; this doesn't need a checkpoint, and needs images only for the "
@@ -103,13 +107,23 @@ class EvaluateSettings:
 
     @property
     def name_of_set(self) -> str:
-        return self.set_name or ("val" if self.compare or self.from_results else "test")
+        return self.set_name or ("val" if self.result_files else "test")
+
+    @property
+    def result_files(self) -> tuple[Path, ...]:
+        """Returns the files to evaluate or compare; none if a detector is evaluated."""
+        return self.compare or ((self.from_results,) if self.from_results else ())
 
     def check(self, given: Given) -> None:
         """Raises UserError if flags contradict each other."""
         if 0 < self.num_draws < LEAST_DRAWS:
             raise UserError(
                 f"--num_draws {self.num_draws} is too few for an interval. Use {LEAST_DRAWS} or more, or 0 for none."
+            )
+        if self.results_path and self.results_path.suffix.lower() == ".zip":
+            raise UserError(
+                f"--results_path {self.results_path}: the file is written as plain JSON. Choose a name that ends in "
+                ".json, and pack the file with test_submission.py --zip."
             )
         if not self.report:
             given.refuse(("report_images", "report_mb"), "is about the page of a report. Add --report, or remove it.")

@@ -208,6 +208,17 @@ def values_read(settings: Any, plain: dict[str, Any], source: Path) -> dict[str,
     return values
 
 
+def require_allowed(settings: Any, values: dict[str, Any]) -> None:
+    """Raises UserError if a flag wouldn't take its value in `values`, which has the form of `flat`'s result."""
+    options = options_of(settings)
+    defaults = {each.name: each.default for each in _flat_fields(settings)}
+    for name, value in values.items():
+        try:
+            _value_read(options[name], defaults[name], value)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise UserError(f"--{name}: {error}") from None
+
+
 def _value_read(details: Option, default: Any, value: Any) -> Any:
     """Reads `value` as the flag would. Raises ValueError or ArgumentTypeError if the flag wouldn't take it."""
     kind = details.kind

@@ -680,7 +680,7 @@ def with_parts_without_flags(asked: Architecture, own: Architecture) -> Architec
 
 
 def require_detector(network: Network, source: str, own: Architecture = DETECTOR) -> None:
-    """Raises UserError if the `network` can't take the weights of a detector of architecture `own` in `source`."""
+    """Raises UserError unless `network` can load the detector in `source`, whose architecture is `own`."""
     if wrong := differences(own._replace(anchors=network.anchors.shapes), network.architecture):
         flag, asked = wrong[0]
         fix = " ".join(flag for flag, _ in wrong)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from retinanet.checkpoints.resume import Facts, SavedRun, require_same_run
+from retinanet.checkpoints.resume import Facts, SavedRun, require_same_run, with_saved_sides
 from retinanet.checkpoints.start import build_network
 from retinanet.coco.annotations import require_same_classes
 from retinanet.data.batches import Loaded
@@ -52,6 +52,8 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
 
     The settings must contain the final seed, device and number of workers.
     """
+    if saved:
+        settings = with_saved_sides(settings, saved)
     if ranks.is_first:
         require_learnable(settings, sets.training_set)
     device = torch.device(settings.machine.device)
@@ -59,7 +61,8 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     if settings.safety.deterministic:
         make_deterministic()
     batches = batches_of_run(settings, sets, ranks)
-    why_not = why_not_compiled(settings.speed.compile, device, ranks, batches)
+    was_compiled = saved.facts.compiled if saved else None
+    why_not = why_not_compiled(settings.speed.compile, device, ranks, batches, was_compiled=was_compiled)
     compiled = why_not is None
     if compiled:
         ranks = ranks.waiting(

@@ -26,11 +26,13 @@ SMALL_BATCH_PIXELS = 4 * 608 * 1024
 MOST_SHAPES = 64  # batch shapes to compile; torch.compile's own limit, 8, is meant to catch mistakes
 
 
-def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:
+def why_not_compiled(
+    compile_: str, device: torch.device, ranks: Ranks, num_batches: int, *, was_compiled: bool | None = None
+) -> str | None:
     """Returns why the network isn't compiled; None if it is.
 
-    `auto` compiles on GPUs if the run is long enough to repay the compilation. Raises UserError if `on` isn't possible.
-    Either all ranks compile or none does.
+    `auto` compiles on GPUs if the run is long enough to repay the compilation; a resumed run stays as it `was_compiled`
+    (None: it isn't resumed). Raises UserError if `on` isn't possible. Either all ranks compile or none does.
     """
     if compile_ == "off":
         return "--compile off"
@@ -41,7 +43,9 @@ def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batc
         return None
     if device.type != "cuda":
         return "--compile auto compiles on GPUs only"
-    if num_batches < BATCHES_WORTH_COMPILING:
+    if was_compiled is False:
+        return "as before it was resumed"
+    if was_compiled is None and num_batches < BATCHES_WORTH_COMPILING:
         least = f"--compile auto needs at least {BATCHES_WORTH_COMPILING}"
         return f"{counted(num_batches, 'batch')} can't repay it: {least}"
     if ranks.all_agree(lacking is None):

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from PIL import Image
@@ -44,7 +44,7 @@ class Tracker(Protocol):
 
     def picture(self, name: str, path: Path) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, exit_code: int) -> None: ...
 
 
 class TensorBoard:
@@ -70,7 +70,7 @@ class TensorBoard:
         with Image.open(path) as picture:
             self.writer.add_image(name, np.asarray(picture.convert("RGB")), self.step, dataformats="HWC")
 
-    def close(self) -> None:
+    def close(self, exit_code: int) -> None:
         self.writer.close()
 
 
@@ -81,15 +81,15 @@ class MLflow:
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
 
-        self.client, self.metric, self.last = MlflowClient(), Metric, -1
+        self.client, self.metric = MlflowClient(), Metric
+        self.last: dict[str, int] = {}  # the last step of each metric
         saved_id = known_id(run.folder, MLFLOW) if run.step else None
         if saved_id:
             self.run_id: str = saved_id
             self.client.update_run(self.run_id, status="RUNNING")
             # A resumed run repeats some steps, and MLflow would store them twice.
-            names = self.client.get_run(self.run_id).data.metrics
-            steps = [metric.step for name in names for metric in self.client.get_metric_history(self.run_id, name)]
-            self.last = max(steps, default=-1)
+            for name in self.client.get_run(self.run_id).data.metrics:
+                self.last[name] = max(metric.step for metric in self.client.get_metric_history(self.run_id, name))
             return
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "retinanet")
         experiment = self.client.get_experiment_by_name(name)
@@ -101,17 +101,18 @@ class MLflow:
             self.client.log_batch(self.run_id, params=params[start : start + MOST_PARAMETERS])
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        if step <= self.last:
-            return
         now = int(time.time() * 1000)
         metrics = [self.metric(_mlflow_name(name), number, now, step) for name, number in numbers.items()]
-        self.client.log_batch(self.run_id, metrics=metrics)
+        new = [metric for metric in metrics if step > self.last.get(metric.key, -1)]
+        if new:
+            self.client.log_batch(self.run_id, metrics=new)
 
     def picture(self, name: str, path: Path) -> None:
         self.client.log_artifact(self.run_id, str(path))
 
-    def close(self) -> None:
-        self.client.set_terminated(self.run_id)
+    def close(self, exit_code: int) -> None:
+        status = "KILLED" if exit_code > 128 else "FAILED" if exit_code else "FINISHED"  # above 128: by a signal
+        self.client.set_terminated(self.run_id, status)
 
 
 def _mlflow_name(name: str) -> str:
@@ -143,8 +144,8 @@ class WeightsAndBiases:
     def picture(self, name: str, path: Path) -> None:
         self.run.log({name: self.image(str(path))})
 
-    def close(self) -> None:
-        self.run.finish()
+    def close(self, exit_code: int) -> None:
+        self.run.finish(exit_code)
 
 
 class Library(NamedTuple):
@@ -174,8 +175,15 @@ class Trackers:
         for name, path in paths.items():
             self._each(lambda tracker, name=name, path=path: tracker.picture(name, path))  # type: ignore[misc]
 
-    def close(self) -> None:
-        self._each(lambda tracker: tracker.close())
+    def close(self, exit_code: int = 0) -> None:
+        """Ends the run in all trackers, with the `exit_code` of its command."""
+        self._each(lambda tracker: tracker.close(exit_code))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.close(getattr(error, "exit_code", 1) if error else 0)
 
     def _each(self, do: Callable[[Tracker], None]) -> None:
         for kind, tracker in list(self.working.items()):

@@ -85,6 +85,18 @@ def test_compare(script, folder):
     assert "AP of B - A: +0.5" in page
 
 
+def test_a_comparison_on_few_images_has_no_intervals(script, folder):
+    change_json(folder / "data" / "val.json", lambda content: content | {"annotations": content["annotations"][:4]})
+    run = script("test", "--compare", "good.json", "lacking.json", "--report", "report", "--json", "n.json")
+    assert run.code == 0, run.err
+    row = next(line for line in run.out.splitlines() if line.startswith("AP  "))
+    assert row.split()[-1] == "-"
+    assert "%" not in run.out
+    numbers = json.loads((folder / "n.json").read_text())
+    first = numbers["differences"][0]
+    assert (numbers["num_draws"], first["difference"]["low"], first["wins"]) == (0, None, None)
+
+
 def test_result_files_need_only_the_annotations(script, folder):
     report = ("--report", "report", "--num_draws", 0)
     with_images = script("test", "--from_results", "lacking.json", *report)
@@ -200,6 +212,8 @@ def test_vis_draws_above_the_usual_score_where_there_is_no_best(script, folder, 
         (("--from_results", "good.json", "--results_path", "b.json"), "--results_path only applies to detection"),
         (("--from_results", "good.json", "--threshold", 0.3), "--threshold only applies to detection"),
         (("--compare", "good.json", "lacking.json", "--threshold", 0.3), "--threshold only applies to detection"),
+        (("--from_results", "good.json", "--device", "cuda:3"), "--device only applies to detection"),
+        (("--compare", "good.json", "lacking.json", "--precision", "float16"), "--precision only applies to detection"),
         (("--compare", "good.json", "lacking.json", "--num_draws", 3), "--num_draws 3 is too few for an interval"),
         (
             ("--set_name", "val", "--from_results", "good.json", "--report", "good.json/below"),

@@ -145,6 +145,16 @@ def test_the_command_that_applies_decisions_reads_the_boxes_in_the_same_way(scri
     assert f" --output_path {coco_path}_fixed{more}\n" in ended.out
 
 
+def test_the_command_that_applies_decisions_reads_a_set_of_any_name(script, coco_path, tmp_path):
+    (coco_path / "train.json").rename(coco_path / "mine.json")
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    words = ("--results", tmp_path / "rows.json", "--output_path", tmp_path / "out", "--train_set", "mine")
+    ended = script(COMMAND, "--coco_path", coco_path, *words)
+    command = f"retinanet.convert {coco_path}/mine.json --decisions decisions.json --output_path {coco_path}_fixed"
+    assert f"  python -m {command}\n" in ended.out
+
+
 def test_results_of_another_set_are_refused(script, coco_path, tmp_path):
     rows = [{"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
     (tmp_path / "rows.json").write_text(json.dumps(rows))

@@ -65,6 +65,23 @@ def test_a_result_file_of_another_set_is_named(script, in_data):
     assert "Its images and categories belong to the set val: use --set_name val." in run.err
 
 
+def test_a_result_file_belongs_to_the_set_in_its_record(script, in_data):
+    assert script("test", *TEST, "--results_path", "rows.json").code == 0
+    (in_data / "bare.json").write_text("[]")
+    for words in (("--from_results", "rows.json"), ("--compare", "bare.json", "rows.json")):
+        for more, name in (((), "test"), (("--set_name", "val"), "val")):
+            run = script("test", *words, *more, "--num_draws", 0, "--json", "numbers.json")
+            assert run.code == 0, run.err
+            assert json.loads((in_data / "numbers.json").read_text())["annotations"] == f"data/{name}.json"
+            warning = "rows.json: was made for data/test.json as it was then, not for data/val.json as it is now"
+            assert (warning in run.err, run.err.count("\n")) == ((True, 1) if more else (False, 0))
+    assert "Detections of the set test: rows.json" in script("vis", "--pred_file", "rows.json").out
+    assert "not for data/val.json" in script("vis", "--pred_file", "rows.json", "--set_name", "val").err
+    (in_data / "rows.run.json").unlink()
+    run = script("test", "--from_results", "rows.json", "--num_draws", 0)
+    assert ("against data/val.json" in run.out, run.err) == (True, "")
+
+
 def test_a_report_on_an_existing_file_needs_no_checkpoint(script, in_data):
     assert script("test", *TEST, "--set_name", "val").code == 0
     (in_data / "output" / "model_final.pt").unlink()
@@ -116,11 +133,15 @@ def test_a_picture_of_each_image_in_its_own_size(script, in_data):
         (("--output_path", "p", "--augmented"), "--augmented is for a single picture"),
         (("--logs", "x", "--size", 900), "--size is for pictures of images"),
         (("--size", 5), "a whole number from 100 to 10000"),
+        (("--threshold", 0.5), "--threshold is for pictures of detections. Set --vis_pred or --pred_file"),
+        (("--output_path", "data/images/val"), "--output_path data/images/val: is the image folder of the set"),
     ],
 )
 def test_contradictions(script, in_data, flags, words):
+    before = {path: path.read_bytes() for path in in_data.rglob("*.png")}
     run = script("vis", *flags)
     assert (run.code, words in run.err) == (2, True), run.err
+    assert {path: path.read_bytes() for path in in_data.rglob("*.png")} == before
 
 
 def test_boxes_without_names_and_in_one_column(script, in_data):

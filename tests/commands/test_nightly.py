@@ -39,7 +39,10 @@ def job(coco_path, tmp_path):
 def test_the_job_fails_below_the_ap_and_compares_with_yesterday(job, coco_path, tmp_path):
     yesterday = tmp_path / "nightly" / str(date.today() - timedelta(days=1))
     yesterday.mkdir(parents=True)
-    objects = json.loads((coco_path / "val.json").read_text())["annotations"]
+    content = json.loads((coco_path / "val.json").read_text())
+    objects = content["annotations"]
+    objects.append({**objects[0], "id": 5, "image_id": 5})  # objects in five images are enough for an interval
+    (coco_path / "val.json").write_text(json.dumps(content))
     rows = [{"score": 0.9, **{key: one[key] for key in ("image_id", "category_id", "bbox")}} for one in objects]
     (yesterday / "val.json").write_text(json.dumps(rows))
 

@@ -172,6 +172,9 @@ def test_a_record_is_read_without_trust(script, folder):
         (("--from_results", "perfect.json", "--json", "perfect.json"), "--json perfect.json: is a result file or the"),
         (("--compare", "halved.json", "perfect.json", "--json", "halved.json"), "--json halved.json: is a result file"),
         ((*TEST, "--json", "./val_bbox_results.json"), "is a result file or the checkpoint"),
+        (("--from_results", "perfect.json", "--json", "data/val.json"), "--json data/val.json: is the annotation file"),
+        ((*TEST, "--results_path", "data/val.json"), "--results_path data/val.json: is the annotation file of the set"),
+        ((*TEST, "--results_path", "rows.zip"), "--results_path rows.zip: the file is written as plain JSON"),
         (("--from_results", "perfect.json", "--json", "data"), "data: is a folder"),
         (("--from_results", "perfect.json", "--json", "perfect.json/n.json"), "perfect.json is not a writable folder"),
         (("--from_results", "perfect.json", "--min_ap", 1.5), "expected a number from 0 to 1"),
@@ -179,11 +182,11 @@ def test_a_record_is_read_without_trust(script, folder):
     ],
 )
 def test_mistakes(script, folder, flags, words):
-    before = (folder / "perfect.json").read_bytes()
+    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
     run = script("test", *flags)
     assert (run.code, run.out) == (2, "")
     assert words in run.err
-    assert (folder / "perfect.json").read_bytes() == before
+    assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
 
 
 def test_a_timed_log_of_a_run_draws_the_same_curves(script, folder, coco_path):

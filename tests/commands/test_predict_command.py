@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -285,6 +286,19 @@ def test_a_name_that_a_format_can_not_hold_is_refused_before_detecting(script, c
     assert (run.code, run.err.count("\n")) == (2, 1)
     assert "the PASCAL VOC format can't hold. Rename it or leave the format out of --save." in run.err
     assert not Path("predictions").exists()
+
+
+def test_a_name_that_is_not_utf8_is_refused_only_by_formats_with_names(script, coco_path, checkpoint):
+    image = coco_path / "images" / "val" / os.fsdecode(b"caf\xe9.png")
+    (coco_path / "images" / "val" / "1.png").rename(image)
+    how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--threshold", 0, "--save", "yolo")
+    run = script(PREDICT, image, *how, "coco", "voc")
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert r"caf\udce9.png: its name isn't UTF-8. Rename it, or leave coco and voc out of --save." in run.err
+    assert not Path("predictions").exists()
+    assert script(PREDICT, image, *how).code == 0
+    assert {row["file_name"] for row in rows_in(Path("predictions"))} == {str(image)}
+    assert len(list(Path("predictions/yolo/labels").rglob("*.txt"))) == 1
 
 
 def test_tiles_work_with_a_real_network(script, checkpoint):

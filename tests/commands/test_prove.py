@@ -71,7 +71,7 @@ def test_a_proof_says_what_is_found_and_writes_only_into_its_folder(prove, coco_
     before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     run = prove("--output_path", "evidence")
     assert run.code == 3, run.err
-    assert "Will it learn? Can't tell in this time:" in run.out
+    assert "Will it learn? Can't tell in so short a run:" in run.out
     table = run.out.partition("AP50")[2].splitlines()[1:4]
     assert [line.split()[:2] for line in table] == [["of", "the"], ["unseen,", "of"], ["of", "val.json"]]
     written = {path for path in tmp_path.rglob("*") if "cache" not in path.parts} - before

@@ -21,6 +21,7 @@ from retinanet.checkpoints.checkpoint import build_model
 from retinanet.checkpoints.resume import load_saved, newest_run
 from retinanet.runtime.errors import Stopped
 from retinanet.runtime.signals import STOP
+from retinanet.training import build, compilation
 from retinanet.training.state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -100,7 +101,10 @@ def test_a_run_stopped_within_an_epoch_resumes_at_the_next_batch(script, undistu
     assert first.code == 143
     assert f"{output} holds nothing to resume" in first.out
     assert "Stopped by SIGTERM" in first.out
-    again = script("train", *flags, "--resume")
+    refused = script("train", *flags, "--epochs", 1, "--resume")
+    assert refused.code == 2
+    assert "has trained 1 epoch and 2 iterations, which is more than --epochs 1. Set --epochs to 2 or" in refused.err
+    again = script("train", *flags, "--eval_every", 1, "--resume")  # these are no longer the weights of epoch 1
     assert again.code == 0
     assert f"Resumed from {output} after 1 epochs and 2 iterations" in again.out
     assert_same_end(undisturbed, output, again.out)
@@ -174,6 +178,34 @@ def copied(half_done, tmp_path):
     return output
 
 
+LOCK = """
+import fcntl, sys, time
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_that_is_still_writing_is_not_resumed(undisturbed, half_done, tmp_path, monkeypatch):
+    """Even if it ends, and so may save, while the run that resumes it is being built."""
+    output = copied(half_done, tmp_path)
+    other = Process(["-c", LOCK, output / ".lock"])
+    wait_for(other, "locked")
+    build_run = build.build_run
+
+    def slow(*how):
+        other.kill()
+        other.wait()
+        return build_run(*how)
+
+    monkeypatch.setattr("retinanet.training.run.build_run", slow)
+    again = train(undisturbed, output, "--epochs", 3, "--resume")
+    other.kill()
+    assert again.code == 2
+    assert "another run is writing there" in again.err
+
+
 def test_a_broken_last_falls_back_to_the_one_before(undisturbed, half_done, tmp_path):
     output = copied(half_done, tmp_path)
     content = bytearray((output / "last.pt").read_bytes())
@@ -204,6 +236,7 @@ def test_without_any_whole_checkpoint_a_new_run_starts_and_nothing_is_lost(undis
         (("--batch_size", 3), "--batch_size 2, this command has 3"),
         (("--alpha", 0.5), "--alpha 0.25, this command has 0.5"),
         (("--precision", "bfloat16"), "precision float32, this command has bfloat16"),
+        (("--compile", "on"), "--compile off, this command has on"),
     ],
     ids=str,
 )
@@ -224,6 +257,35 @@ def test_what_changes_no_number_may_change(undisturbed, half_done, tmp_path):
     done = train(undisturbed, output, *flags)  # nothing is left to do
     assert (done.code, done.err) == (0, "")
     assert_same_end(undisturbed, output, done.out)
+
+
+@pytest.mark.parametrize(("caches", "code"), [(("ram", "none"), 143), (("none", "ram"), 2)])
+def test_another_cache_leaves_the_sides_of_a_strong_run(undisturbed, tmp_path, caches, code):
+    """The recipe trains at several sides, unless the cache has images of one size."""
+
+    def stop(batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with before_each_batch(stop):
+        flags = ("--recipe", "strong", "--epochs", 12, "--resume")
+        runs = [train(undisturbed, tmp_path / "output", *flags, "--cache", cache) for cache in caches]
+    assert [run.code for run in runs] == [143, code], runs[1].err
+    refusal = "--cache ram keeps images of one size, which doesn't suit --train_sides 64 70 77. Remove one of the two."
+    assert (refusal in runs[1].err) == (code == 2)
+    settings = json.loads((tmp_path / "output" / "run.json").read_text())["settings"]
+    assert settings["train_sides"] == (None if caches[0] == "ram" else [64, 70, 77])
+
+
+def test_more_epochs_leave_a_run_uncompiled(undisturbed, half_done, tmp_path, monkeypatch):
+    """Even if so many batches would repay the compilation."""
+    why_not = compilation.why_not_compiled
+    monkeypatch.setattr(compilation, "lacking_for_compilation", lambda device: None)
+    monkeypatch.setattr(compilation, "BATCHES_WORTH_COMPILING", 10)
+    monkeypatch.setattr(
+        build, "why_not_compiled", lambda flag, device, *how, **more: why_not(flag, torch.device("cuda"), *how, **more)
+    )
+    again = train(undisturbed, copied(half_done, tmp_path), "--epochs", 3, "--resume")
+    assert (again.code, "not compiled (as before it was resumed)" in again.out) == (0, True), again.err
 
 
 def test_changed_annotations_are_refused(script, undisturbed, half_done, tmp_path):

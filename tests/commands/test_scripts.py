@@ -181,12 +181,14 @@ def test_precision_is_reported_and_compilation_checked(script, coco_path, tmp_pa
 def test_compiled_where_it_repays(monkeypatch):
     monkeypatch.setattr(compilation, "lacking_for_compilation", lambda device: None)
 
-    def why_not(compile, device, num_batches, ranks=ALONE):
-        return compilation.why_not_compiled(compile, torch.device(device), ranks, num_batches)
+    def why_not(compile, device, num_batches, ranks=ALONE, **how):
+        return compilation.why_not_compiled(compile, torch.device(device), ranks, num_batches, **how)
 
     assert why_not("auto", "cpu", 10**9) == "--compile auto compiles on GPUs only"
     assert why_not("auto", "cuda", 100) == "100 batches can't repay it: --compile auto needs at least 10000"
     assert why_not("auto", "cuda", 10**6) is None
+    assert why_not("auto", "cuda", 100, was_compiled=True) is None
+    assert why_not("auto", "cuda", 10**6, was_compiled=False) == "as before it was resumed"
     assert why_not("on", "cpu", 1) is None
     assert why_not("off", "cuda", 10**9) == "--compile off"
     for others, reason in ((True, None), (False, "another process lacks what it needs")):

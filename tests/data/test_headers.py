@@ -1,6 +1,8 @@
 """Photographs with an EXIF orientation are upright everywhere, and their headers are read once."""
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +132,21 @@ def test_changed_pictures_are_named_and_their_headers_read_again(tmp_path, orien
     if height == 48:
         again = loaded(tmp_path, exif=exif)
         assert np.array_equal(again.headers.orientations, [1, orientation])
+
+
+def test_a_changed_picture_is_named_though_its_header_can_not_be_removed(tmp_path, monkeypatch):
+    write_photos(tmp_path, "train", [1, 1])
+    loaded(tmp_path)
+    (entry,) = cache_folder().glob("*.*.npz")
+    write_photo(tmp_path / "images" / "train" / "2.png", 6)
+
+    def refused(path, missing_ok):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    message = loaded(tmp_path)[1].message
+    assert "2.png: is " in message
+    assert f"start again. First remove {entry} (Read-only file system), or point XDG_CACHE_HOME" in message
 
 
 def test_a_set_without_orientations_is_as_its_file_says(coco_path):

@@ -160,7 +160,7 @@ def test_confusions(tmp_path):
 def test_nothing_found(tmp_path):
     annotations = one_image(tmp_path, OBJECTS)
     analysis = analyse(annotations, found_of([], annotations), num_draws=20)
-    assert analysis.ap == (0, 0, 0)
+    assert analysis.ap.value == 0
     assert math.isnan(analysis.best.threshold)
     assert analysis.lost.tolist() == [0, 0, 0, 0, 0, 1]
     assert "no detection hits an object" in "".join(analysis_lines(analysis, 1))
@@ -219,6 +219,21 @@ def test_a_class_without_objects_is_not_called_never_found(tmp_path):
     analysis = analyse(annotations, found_of(rows_of(*FOUND), annotations), num_draws=0)
     assert [one.is_never_found for one in analysis.classes] == [False, False]
     assert not any(line.startswith("Never found") for line in analysis_lines(analysis, 1))
+
+
+@pytest.mark.parametrize(("num_images", "num_draws"), [(5, 50), (4, 0)])
+def test_five_images_with_objects_are_enough_for_intervals(tmp_path, num_images, num_draws):
+    path, rows = random_set(tmp_path, seed=2)
+    content = json.loads(path.read_text())
+    kept = [one for one in content["annotations"] if one["image_id"] <= num_images]
+    path.write_text(json.dumps({**content, "annotations": kept}))
+    annotations = load_annotations(path)
+    analysis = analyse(annotations, found_of(rows, annotations), num_draws=50)
+    assert [math.isnan(each.low) for each in (analysis.ap, analysis.ap50)] == [num_draws == 0] * 2
+    assert ("95% intervals" in analysis_lines(analysis, 10)[0]) == (num_draws > 0)
+    table = evaluate(annotations, found_of(rows, annotations), "pycocotools")
+    assert metrics_of(analysis, table)["num_draws"] == num_draws
+    assert analysis.ap.value == pytest.approx(table.numbers[AP], abs=1e-12)
 
 
 @pytest.mark.parametrize(("num_images", "is_known"), [(5, True), (4, False)])

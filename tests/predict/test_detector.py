@@ -1,3 +1,4 @@
+import re
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -153,6 +154,33 @@ def test_its_messages_name_arguments_and_bytes_that_are_no_image(detector):
         detector(_png(3))
     with pytest.raises(UserError, match=r"^the image: can't be read as an image"):
         detector(b"no image")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tile": 1}, "tile: expected a whole number, 64 or more; got '1'"),
+        ({"tile": -640}, "tile: expected a whole number, 0 or more; got '-640'"),
+        ({"tile": 128, "overlap": 1.5}, "overlap: expected a number from 0 to 0.9; got '1.5'"),
+        ({"test_sides": [64, 3]}, "test_sides: expected a whole number, 64 or more; got '3'"),
+        ({"precision": "fp16"}, "precision: expected one of auto, float32, float16, bfloat16; got 'fp16'"),
+        ({"device": "cuda:x"}, "device: expected auto, cpu, cuda, or cuda:0"),
+        ({"batch_size": -1}, "batch_size: expected a whole number, 1 or more; got '-1'"),
+        ({"num_candidates": -1}, "num_candidates: expected a whole number, 1 or more; got '-1'"),
+        ({"nms_iou": 7.0}, "nms_iou: expected a number from 0 to 1; got '7.0'"),
+        ({"max_detections": 0}, "max_detections: expected a whole number, 1 or more; got '0'"),
+        ({"max_pixels": 0}, "max_pixels: expected a whole number, 1 or more; got '0'"),
+        ({"classes": []}, "classes: expected a list of another length; got 0 values"),
+    ],
+)
+def test_it_refuses_what_the_command_refuses(detector, settings, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        Detector(detector.path, **({"device": "cpu"} | settings))
+
+
+def test_it_takes_numpys_numbers(detector):
+    settings = {"tile": np.int64(64), "overlap": np.float32(0.25), "test_sides": (np.int32(64), 96)}
+    assert len(Detector(detector.path, "cpu", **settings)(np.zeros((70, 80, 3), np.uint8)).boxes.shape) == 2
 
 
 def _png(side: int) -> bytes:

@@ -1,3 +1,6 @@
+import json
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +57,17 @@ def test_pictures_of_files_elsewhere_stay_in_the_folder(tmp_path, name):
     _, names = written(tmp_path / "deep" / "out", (name, [0, 0, 9, 9]))
     assert names == ["crops/cat/one_1.png", "pictures/one.png"]
     assert len(list(tmp_path.rglob("*.png"))) == 2
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    found = Found(np.zeros(1, int), np.zeros(1, int), np.full(1, 0.5), np.array([[0, 0, 9, 9]], float))
+    with Outputs(tmp_path, (), ["cat"], [1]) as outputs:
+        outputs.add(name, found)
+        outputs.draw(name, torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8), found)
+    assert (tmp_path / "predictions.csv").read_text("utf-8").splitlines()[1].startswith(r"caf\udce9.png,,cat,0.5,")
+    (row,) = json.loads((tmp_path / "predictions.json").read_text("utf-8"))
+    assert row["file_name"] == name
 
 
 def test_crops_of_videos_elsewhere_stay_in_their_class_folder(tmp_path):

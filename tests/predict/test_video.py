@@ -64,7 +64,7 @@ def test_a_sound_without_a_picture(tmp_path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
-    with pytest.raises(UserError, match=r"sound.mp4: can't be read as a video"):
+    with pytest.raises(UserError, match=r"sound.mp4: can't be read as a video \(it has no picture\)"):
         VideoReader(path)
 
 

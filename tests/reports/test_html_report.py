@@ -1,4 +1,5 @@
 import json
+import locale
 import re
 
 import numpy as np
@@ -84,13 +85,15 @@ def test_the_report_needs_nothing_else(tmp_path, dataset):
 
 def test_a_report_of_nothing_found_takes_the_place_of_another(tmp_path, dataset):
     annotations = dataset.annotations
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "worst_case.jpg").write_bytes(b"a picture of the user's")
     for rows in (rows_about(annotations), []):
         analysis, table = (
             analyse(annotations, found_of(rows, annotations), 20),
             evaluate(annotations, found_of(rows, annotations), "pycocotools"),
         )
         write_report(tmp_path / "report", analysis, table, dataset, source="results.json")
-    assert {path.stem for path in tmp_path.glob("report/worst_*")} == {"worst_missed"}
+    assert {path.stem for path in tmp_path.glob("report/worst_*")} == {"worst_case", "worst_missed"}
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["best_f1"]["threshold"] is None
 
 
@@ -156,7 +159,14 @@ def test_the_page_has_an_order_and_folds_the_rest_away(tmp_path, dataset):
     assert page.index("Average Precision") < page.index("<td>depth</td><td>18</td>") < page.index("<th>Class</th>")
     assert "&lt;file&gt;" in page
     assert page.count("<figure>") == page.count("<figcaption>") == len(list((tmp_path / "report").glob("*.[jp][pn]g")))
+    no_pictures = {"suspects": None, "images": {"pictures": []}}
     many = analysis._replace(classes=[analysis.classes[0]._replace(name="x" * 200 + f"{row}") for row in range(80)])
-    page = page_of(PageText("", "", [], {}, []), many, [], {"suspects": None, "images": {"pictures": []}})
+    page = page_of(PageText("", "", [], {}, []), many, [], no_pictures)
     assert "<summary>60 more classes</summary>" in page
     assert page.index("<summary>60 more") < page.index("</details>")
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")  # no UTF-8
+    try:
+        assert page_of(PageText("", "", [], {}, []), many, [], no_pictures) == page
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)

@@ -1,6 +1,8 @@
 """A process survives the loss of its stdout or stderr."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from support.scripts import ROOT
@@ -72,6 +74,19 @@ def test_a_full_disk_under_stdout_is_reported_once(tmp_path, unbuffered):
         "a message",
     ]
     assert (run.returncode, saved, logs) == (7, True, ["one\ntwo\nlines\nthree\n"])
+
+
+@pytest.mark.parametrize(
+    ("closing", "out", "err"),
+    [(">&-", "", "a message\n"), ("2>&-", "one\ntwo\nlines\nthree\n", ""), (">&- 2>&-", "", "")],
+)
+def test_what_the_shell_has_closed_is_not_missed(tmp_path, closing, out, err):
+    (tmp_path / "script.py").write_text(SCRIPT.format(change="", outlived="STDOUT.outlived()"))
+    words = ["sh", "-c", f"{sys.executable} script.py {closing}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (7, out, err)
+    assert [path.read_text() for path in (tmp_path / "log").glob("*.log")] == ["one\ntwo\nlines\nthree\n"]
 
 
 def test_other_scripts_end_with_the_reader_of_their_output(tmp_path):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.scripts import TINY
 
+from retinanet.runtime.errors import Diverged, Stopped
 from retinanet.training.trackers import TrackedRun, Trackers, open_trackers
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -69,6 +71,33 @@ def test_numbers_in_mlflow(script, coco_path):
     assert run.data.params["learning_rate"] == "0.0001"
     assert run.info.status == "FINISHED"
     assert "confusion.png" in {one.path for one in client.list_artifacts(run_id)}
+
+
+def test_a_resumed_run_logs_in_mlflow_what_its_last_step_lacks(tmp_path):
+    """Such as an evaluation that was stopped: it has the step of the last line of losses."""
+    mlflow = pytest.importorskip("mlflow")
+    for step, numbers in ((0, {"loss": 1.0}), (4, {"loss": 2.0, "val/AP": 0.5})):
+        with open_trackers(("mlflow",), TrackedRun(tmp_path, "x", {}, step)) as trackers:
+            trackers.log(4, numbers)
+    run_id = json.loads((tmp_path / "trackers.json").read_text())["mlflow"]
+    histories = [mlflow.MlflowClient().get_metric_history(run_id, name) for name in ("loss", "val/AP")]
+    assert [[(one.step, one.value) for one in history] for history in histories] == [[(4, 1.0)], [(4, 0.5)]]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Diverged("too many steps"), "FAILED"),
+        (ZeroDivisionError(), "FAILED"),
+        (Stopped(signal.SIGTERM), "KILLED"),
+    ],
+)
+def test_mlflow_knows_how_a_run_ended(tmp_path, error, status):
+    mlflow = pytest.importorskip("mlflow")
+    with pytest.raises(type(error)), open_trackers(("mlflow",), TrackedRun(tmp_path, "x", {}, 0)):
+        raise error
+    run_id = json.loads((tmp_path / "trackers.json").read_text())["mlflow"]
+    assert mlflow.MlflowClient().get_run(run_id).info.status == status
 
 
 def test_numbers_in_wandb_offline_and_a_resumed_run_is_the_same_run(script, coco_path):
@@ -202,7 +231,7 @@ class Failing:
     def picture(self, name, path):
         raise ValueError
 
-    def close(self):
+    def close(self, exit_code):
         self.steps.append("closed")
 
 
