@@ -54,7 +54,8 @@ def train(settings: TrainSettings) -> int:
             with LOG.recording(run_settings.output.log_dir):
                 seed, numbers_of_run = train_run(run_settings, ranks, sets)
                 numbers[seed] = numbers_of_run
-                if settings.optimisation.seeds and len(numbers) == len(settings.optimisation.seeds):
+                seeds = settings.optimisation.seeds
+                if ranks.is_first and seeds and len(numbers) == len(seeds):  # only rank 0 has all numbers
                     print_spread(numbers)
         leave()
     return 0

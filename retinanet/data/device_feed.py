@@ -41,8 +41,12 @@ class BadImages:
             raise UserError(message)
         if message in self.messages:
             return
-        self.messages.add(message)
         self.new_messages.append(message)
+        self.count(message)
+
+    def count(self, message: str) -> None:
+        """Counts the image of the message, which another rank may have found. Raises UserError above the limit."""
+        self.messages.add(message)
         if len(self.messages) > self.most:
             raise UserError(
                 f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip allows "

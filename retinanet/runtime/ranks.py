@@ -1,7 +1,7 @@
 """Connects the processes that torchrun starts for training one network, and lets them wait for each other."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -83,6 +83,13 @@ class Ranks(NamedTuple):
         box = [make() if self.is_first else None]
         dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
+
+    def take_first(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces the `tensors` in place with those of rank 0. Collective: every rank must call this."""
+        if self.size > 1:
+            self.wait()  # rank 0 may be busy for longer than --timeout
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def gathered(self, content: Any) -> list[Any]:
         """Returns the `content` of every rank on rank 0, and an empty list on the other ranks."""

@@ -84,8 +84,9 @@ def _step(
     mean_loss = numbers[0] + numbers[1]
     is_finite = mean_loss.isfinite()
     is_bad = ~(is_finite & norm.isfinite())
+    is_empty = numbers[2] == 0  # none of the ranks has an image
     # The fused optimisers read this on the device, so the host doesn't wait for it.
-    optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
+    optimizer.found_inf = (is_bad | is_empty).float()  # type: ignore[attr-defined]
     optimizer.step()
     is_skipped = is_bad
     if scaler.is_enabled():
@@ -97,10 +98,12 @@ def _step(
     if state.average:
         state.average.update()
 
-    state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
+    has_no_loss = is_bad | is_empty
+    state.running_loss.add(torch.where(has_no_loss, torch.nan, mean_loss))
     is_clipped = ~is_bad & (norm > clip_norm)
-    state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2], is_clipped])
-    state.last_losses, state.last_norm = numbers[:2], norm
+    state.tally += torch.stack([torch.where(has_no_loss, 0, mean_loss), ~has_no_loss, numbers[2], is_clipped])
+    state.last_losses = torch.where(is_empty, state.last_losses, numbers[:2])
+    state.last_norm = torch.where(is_empty, state.last_norm, norm)
     numbers_of_step = torch.stack([is_skipped, numbers[0], numbers[1], norm])
     rows, targets = [batch.rows for batch in group], [batch.targets for batch in group]
     state.skipped.add(StepRecord(state.epoch, state.iteration, rate, rows, targets, numbers_of_step))

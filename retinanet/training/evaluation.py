@@ -99,6 +99,8 @@ def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
 def _table(run: Run) -> tuple[CocoTable | None, Found]:
     """Returns the val set's COCO table (None without objects, or on ranks other than 0) and the detections."""
     settings = run.settings
+    # Only rank 0's batch-norm statistics are saved; the other ranks would take them over in the next step anyway.
+    run.ranks.take_first(run.state.network.buffers())
     with STOP.at_once():  # no state changes here, so a stop can save the state at any moment
         detections = detect_all(
             run.state.network,

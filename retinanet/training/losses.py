@@ -72,7 +72,12 @@ def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]
     parameters = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     flag: dict[str, Any] = {name: has_statistics}
-    return DistributedDataParallel(_Step(model, compute_losses), **flag)
+    step = DistributedDataParallel(_Step(model, compute_losses), **flag)
+    # After its first backward pass, it groups the gradients anew, which rounds their sums over three or more ranks
+    # differently. It does so here, so that the first step of a resumed run is rounded as in a run that never stopped.
+    step().backward()
+    model.zero_grad()
+    return step
 
 
 def unshared(compute_losses: Any) -> AbstractContextManager[None]:
@@ -88,5 +93,8 @@ class _Step(nn.Module):
         super().__init__()
         self.model, self.compute_losses = model, compute_losses
 
-    def forward(self, images: Tensor, targets: Targets) -> Losses:
-        return self.compute_losses(images, targets)
+    def forward(self, *batch: Any) -> Any:
+        """Returns the losses of a batch; without one, a number that depends on every weight."""
+        if batch:
+            return self.compute_losses(*batch)
+        return torch.stack([weights.sum() for weights in self.model.parameters() if weights.requires_grad]).sum()

@@ -67,16 +67,16 @@ def about_run(run: Run, devices: list[str]) -> dict[str, Any]:
     }
 
 
-def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list[str]) -> IO[str]:
+def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list[str], lock: IO[str] | None) -> IO[str]:
     """Opens the log and the output folder, and logs the first lines of the run. Returns the folder's lock.
 
-    `devices` are the names of the ranks' devices.
+    `devices` are the names of the ranks' devices. If the folder is already open, `lock` is its lock.
     """
     settings, state, folder = run.settings, run.state, run.settings.output.output_path
     done = f"{state.epoch} epochs and {state.iteration} iterations"
     plain = flat(settings)
     with STOP.deferred(), LOG.opened(name_of_run("train", plain)):
-        lock = open_folder(folder)
+        lock = lock or open_folder(folder)
         moved = None if saved else move_earlier_run(folder)
         write_record(folder, about_run(run, devices), resumed=f"after {done}" if saved else None)
     if LOG.path:

@@ -3,6 +3,7 @@
 import signal
 from contextlib import closing
 
+from retinanet.checkpoints.output_folder import open_folder
 from retinanet.checkpoints.provenance import name_of_device
 from retinanet.checkpoints.resume import LAST, newest_run
 from retinanet.checkpoints.start import with_saved_network
@@ -33,8 +34,10 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     Returns the seed, and a dict of the last evaluation's numbers and the final loss.
     """
     # A rank that torchrun restarted resumes, even if its command has no --resume.
-    resumes = settings.output.resume or num_restarts() > 0
-    saved, complaints = ranks.from_first(lambda: newest_run(settings.output.output_path) if resumes else (None, []))
+    resumes, folder = settings.output.resume or num_restarts() > 0, settings.output.output_path
+    # Locked before it looks: a run that is stopped at this moment may still save there.
+    lock = open_folder(folder) if resumes and ranks.is_first and folder.exists() else None
+    saved, complaints = ranks.from_first(lambda: newest_run(folder) if resumes else (None, []))
     val_pictures = ValPictures(sets.val_set, ranks, timeout=settings.safety.timeout, is_resumed=saved is not None)
     val_pictures.decode_few()
     is_wanted = ranks.is_first and saved is None
@@ -45,9 +48,11 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     if settings.speed.cache == "ram" and sets.training_set.cache is None:
         add_cache(sets.training_set, ranks)
     devices = ranks.gathered(name_of_device(run.device))
-    lock = begin(run, saved, complaints, devices) if ranks.is_first else None  # keeps other runs out of the folder
+    if ranks.is_first:
+        lock = begin(run, saved, complaints, devices, lock)  # keeps other runs out of the folder
     try:
-        with closing(trackers_of(run)) as trackers, closing(val_pictures), closing(box_look):
+        with trackers_of(run) as trackers, closing(val_pictures), closing(box_look):
+            ranks.wait()  # git, a slow disk or a tracker may keep rank 0 busy for longer than --timeout
             train_epochs(run, trackers, val_pictures, box_look)
     except BaseException as error:
         record_end(run, end_by(error))
@@ -64,7 +69,8 @@ def train_epochs(run: Run, trackers: Trackers, val_pictures: ValPictures, box_lo
     with STOP.deferred():
         try:
             saves.remove_old_weights()  # of a resumed run
-            _evaluate_if_due(run, saves, trackers)  # a run may have stopped between an epoch and its evaluation
+            if not state.iteration:
+                _evaluate_if_due(run, saves, trackers)  # a run may have stopped between an epoch and its evaluation
             while state.epoch < settings.optimisation.epochs:
                 if out_of_patience(run):
                     saves.save_state()
@@ -113,6 +119,8 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPic
             progress = progress_of(state, rate)
             say(log_line(state.epoch, progress, images_left * seconds_per_image(state), run.device))
             trackers.log(step, tracked_numbers(progress, run.device))
+            if settings.output.track:
+                run.ranks.wait()  # a tracker's server may keep rank 0 busy for longer than --timeout
         elif run.device.type == "cpu":
             log_skipped(run, run.ranks)  # not on a GPU, where reading would wait
         if is_saved:
@@ -127,7 +135,7 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPic
         val_pictures.check()
         box_look.start()
         box_look.report()
-    agreement.outcome()
+    stop = agreement.outcome()
     val_pictures.finish()
     box_look.report(waits=True)
     progress = progress_of(state, 0)
@@ -136,3 +144,5 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPic
     saves.save_state_if_long_ago()
     run.ranks.wait()
     val_pictures.note()
+    if stop:
+        raise Stopped(stop)

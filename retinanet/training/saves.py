@@ -179,6 +179,7 @@ def log_bad_images(run: Run) -> None:
     for messages in run.ranks.gathered(run.bad_images.take_new_messages()):
         for message in messages:
             say(f"Bad image, left out: {message}")
+            run.bad_images.count(message)  # the limit is on the images of all ranks
 
 
 def log_skipped(run: Run, ranks: Ranks) -> None:

@@ -7,6 +7,7 @@ from support.data_folder import write_set
 
 from retinanet.checkpoints.checkpoint import load_run
 from retinanet.checkpoints.resume import load_saved
+from retinanet.commands import train as train_command
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
@@ -103,6 +104,23 @@ def test_a_random_seed_of_what_trains_nothing(script, in_data, monkeypatch):
     found = script("train", *FLAGS, "--seed", "random", "--find_lr", "--steps", 50)
     assert found.code == (0 if "Suggested: --learning_rate" in found.out else 1)
     assert "--seed random: drew " in found.out
+
+
+class Second(Ranks):
+    def wait(self):
+        pass
+
+
+def test_a_rank_that_does_not_know_all_numbers_tells_none(monkeypatch, tmp_path, capsys):
+    numbers = {0: {"AP": 0.5, "final loss": 1.0}, 1: {"final loss": 2.0}}  # seed 0 had been finished
+    monkeypatch.setattr(train_command, "join", lambda *how: Second(1, 2))
+    monkeypatch.setattr(train_command, "load_sets", lambda *how: None)
+    monkeypatch.setattr(
+        train_command, "train_run", lambda run, *how: (run.optimisation.seed, numbers[run.optimisation.seed])
+    )
+    settings = with_values(TrainSettings(), {"seeds": (0, 1), "device": "cpu", "output_path": tmp_path})
+    assert train_command.train(settings) == 0
+    assert capsys.readouterr().out == ""
 
 
 RANDOM_SEED = with_values(TrainSettings(), {"seed": "random"})

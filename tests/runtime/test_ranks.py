@@ -19,7 +19,8 @@ from support.rank_runs import assert_same_weights, command, environment, losses,
 from support.warm import Process, finished, free_port, started_ranks
 
 from retinanet.commands import train as train_command
-from retinanet.data.batches import Batch
+from retinanet.data.batches import Batch, Loaded
+from retinanet.data.device_feed import BadImages
 from retinanet.detector.structures import Losses, Targets
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped, UserError
@@ -31,6 +32,7 @@ from retinanet.training import losses as losses_module
 from retinanet.training.box_look import BoxLook
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.run import train_epoch
+from retinanet.training.saves import log_bad_images
 from retinanet.training.trackers import NO_TRACKERS
 from retinanet.training.val_pictures import ValPictures
 
@@ -110,6 +112,80 @@ def test_resumed_with_another_number_of_ranks(folder):
     again = trained(1, command(folder, "other", "--batch_size", 6, "--epochs", 2, "--resume"))
     whole = losses((folder / "log").read_text())
     torch.testing.assert_close(losses(first + again), whole, rtol=1e-4, atol=2e-5)
+
+
+GRADIENTS = """
+import torch
+from support.built import small_losses, small_network
+from retinanet.detector.structures import Targets
+from retinanet.runtime.ranks import join, leave
+from retinanet.training.losses import shared
+ranks = join(torch.device("cpu"), 60)
+torch.manual_seed(0)
+network = small_network().train()
+compute_losses = shared(network, small_losses(network), ranks)
+torch.manual_seed(ranks.rank)
+images = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
+gradients = []
+for _ in range(2):
+    network.zero_grad()
+    sum(compute_losses(images, Targets(torch.tensor([[[8.0, 8, 40, 40]]]), torch.tensor([[0]])))).backward()
+    gradients.append(torch.cat([weights.grad.flatten() for weights in network.parameters() if weights.requires_grad]))
+print("equal:", gradients[0].equal(gradients[1]))
+leave()
+sys.exit()
+"""
+
+
+def test_the_first_step_of_three_ranks_is_rounded_like_later_ones(tmp_path):
+    """A resumed run begins with the first step of its processes."""
+    out = trained(3, [tmp_path / write_script(tmp_path, "gradients.py", GRADIENTS)])
+    assert out.count("equal: True") == 3
+
+
+DETECTS = """
+from retinanet.training import evaluation
+detect_all = evaluation.detect_all
+def telling(network, *how, **more):
+    print("detects with", sum(norm.sum().item() for name, norm in network.named_buffers() if "running" in name))
+    return detect_all(network, *how, **more)
+evaluation.detect_all = telling
+"""
+
+
+def test_all_ranks_evaluate_with_the_statistics_that_are_saved(folder):
+    script = write_script(folder, "detects.py", DETECTS)
+    flags = ("--batch_size", 3, "--epochs", 1, "--norm_statistics", "learned", "--ema_decay", 0.9)
+    out = trained(2, command(folder, "detects", *flags, script=script))
+    saved = torch.load(folder / "detects" / "model_final.pt")
+    sums = [
+        sum(values.sum().item() for name, values in saved[which].items() if "running" in name)
+        for which in ("model", "ema")
+    ]
+    assert sums[0] != sums[1]
+    # Two ranks use the last weights, then the averaged ones.
+    assert sorted(re.findall(r"detects with (\S+)", out)) == sorted(map(str, sums * 2))
+
+
+# Rank 0 is slow to write run.json, and to track the first step.
+SLOW = """
+from retinanet.training import opening, trackers
+write_record, log = opening.write_record, trackers.TensorBoard.log
+def slow_record(*how, **more):
+    time.sleep(2.5)
+    write_record(*how, **more)
+def slow_log(tracker, step, numbers):
+    time.sleep(2.5 if step == 1 else 0)
+    log(tracker, step, numbers)
+opening.write_record, trackers.TensorBoard.log = slow_record, slow_log
+"""
+
+
+def test_a_slow_start_or_tracker_ends_no_run(folder):
+    pytest.importorskip("tensorboard")
+    script = write_script(folder, "slow.py", SLOW)
+    flags = ("--batch_size", 3, "--epochs", 1, "--track", "tensorboard", "--timeout", 2)
+    assert "Epoch 0 took" in trained(2, command(folder, "slow", *flags, script=script))
 
 
 def test_all_ranks_train_with_one_random_seed(folder):
@@ -201,6 +277,16 @@ def test_a_launch_ends_with_the_code_of_a_rank(folder):
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize("code", [4, 143])
+def test_a_launch_ends_with_the_code_of_the_rank_that_failed_first(tmp_path, code):
+    """Rank 0 only ends because torchrun ends it."""
+    lines = ["import os, signal, sys", f"if os.environ['RANK'] == '1': sys.exit({code})"]
+    lines += ["signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))", "signal.pause()"]
+    (tmp_path / "rank.py").write_text("\n".join(lines))
+    words = [*torchrun(2, launcher="retinanet.launch"), tmp_path / "rank.py"]
+    assert finished(words, timeout=60, environment=environment()).returncode == code
+
+
 def test_contradictions(monkeypatch):
     monkeypatch.setattr(train_command, "join", lambda device, timeout: Ranks(0, 2))
     with pytest.raises(UserError, match="--verify_resume runs in one process only"):
@@ -246,6 +332,29 @@ def test_a_rank_without_images_counts_nothing(num_images):
     assert progress.num_images == together
     # DistributedDataParallel will halve it, as the mean over two ranks.
     assert progress.gradient_norm / 2 == pytest.approx(5 * num_images / together)
+
+
+def test_a_step_in_which_no_rank_has_images_leaves_the_numbers_alone():
+    class BesideNone(OfTwo):
+        def summed(self, numbers):
+            return numbers
+
+    state = small_state()
+    how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": small_losses(state.network)}
+    steps = train_steps(state, [[batch_of(1)], [batch_of(0)]], **how, ranks=BesideNone(0, 2))
+    with_images, without = [progress_of(state, rate) for rate in steps]
+    assert without == with_images._replace(iteration=2)
+
+
+def test_the_limit_of_bad_images_is_for_those_of_all_ranks():
+    class BesideThree(OfTwo):
+        def gathered(self, content):
+            return [content, ["3.png: broken.", "4.png: broken.", "5.png: broken."]]
+
+    bad_images = BadImages(10, skip=True)
+    list(bad_images.passing([Loaded(batch_of(1), ["0.png: broken.", "1.png: broken.", "2.png: broken."])]))
+    with pytest.raises(UserError, match=r"^5\.png: broken\. This is bad image 6 of 10, .* allows only 5\."):
+        log_bad_images(SimpleNamespace(ranks=BesideThree(0, 2), bad_images=bad_images))
 
 
 def test_a_rank_without_images_measures_no_statistics():
@@ -364,16 +473,33 @@ def test_ranks_meet_before_numbers_are_read(coco_path, tmp_path, capsys, is_stop
     assert " ".join(words).startswith(f"{steps_1_to_4} {rest}")
 
 
+@pytest.mark.usefixtures("group_of_one")
+def test_a_signal_in_the_last_step_of_an_epoch_stops_the_ranks_after_it(coco_path, tmp_path):
+    """Even if each epoch has a single step."""
+    run = small_run(coco_path, "--batch_size", 8, "--output_path", tmp_path)._replace(ranks=OfTwo(0, 2))
+    saves = SimpleNamespace(save_state_if_long_ago=lambda: None)
+    val_pictures = ValPictures(run.sets.val_set, run.ranks, timeout=1, is_resumed=True)
+    box_look = BoxLook(run.sets.training_set, "", is_wanted=False)
+    kill = before_each_batch(lambda batch: os.kill(os.getpid(), signal.SIGTERM))
+    with kill, STOP.heeded(), STOP.deferred(), pytest.raises(Stopped):
+        train_epoch(run, saves, NO_TRACKERS, val_pictures, box_look)
+    assert (run.state.epoch, run.state.iteration) == (1, 0)
+
+
 @pytest.mark.parametrize("flag", ["broadcast_buffers", "forward_sync_buffers"])
 @pytest.mark.parametrize("learns", [True, False])
 def test_statistics_are_shared_by_the_flag_that_pytorch_has(monkeypatch, flag, learns):
     given = []
 
-    class Wrapped:
+    class Called:
+        def __call__(self):
+            return torch.zeros((), requires_grad=True)
+
+    class Wrapped(Called):
         def __init__(self, module, *, broadcast_buffers=None):
             given.append(("broadcast_buffers", broadcast_buffers))
 
-    class WrappedLater:
+    class WrappedLater(Called):
         def __init__(self, module, *, broadcast_buffers=None, forward_sync_buffers=None):
             given.append(("forward_sync_buffers", forward_sync_buffers))
 
