@@ -166,8 +166,8 @@ def _beside_peer(groups: dict[Key, Group]) -> list[str]:
 def difference_of(a: Group, b: Group) -> Interval:
     """Returns the mean AP of `b`'s runs minus the mean AP of `a`'s, over the seeds that both have; NaN if none.
 
-    The interval comes from bootstrap samples of the val set's images, the same samples for all runs. So it covers other
-    images, but not other seeds.
+    The interval comes from bootstrap samples of the val set's images, the same samples for all runs. So it accounts for
+    the choice of images, but not for the choice of seeds.
     """
     seeds = [seed for seed in a if seed in b and a[seed].numbers and b[seed].numbers]
     if not seeds:

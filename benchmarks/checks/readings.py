@@ -125,7 +125,10 @@ def sets_of(coco_path: Path, folder: Path) -> Iterable[PictureSet]:
 
 
 def try_set(pictures: PictureSet, num_draws: int) -> bool:
-    """Prints how often planted readings and orders are named, and the false alarms. Returns True if all is good."""
+    """Prints how often the check identifies planted readings and wrong image orders, and its false alarms.
+
+    Returns True if all is good.
+    """
     draw = np.random.default_rng(1)
     annotations = pictures.annotations
     shown = np.flatnonzero(np.diff(annotations.first) > 0)

@@ -1,4 +1,4 @@
-"""Draws boxes in both readings: as given, and as they fit their pictures."""
+"""Draws boxes in two readings: as given, and in the reading that fits their pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path

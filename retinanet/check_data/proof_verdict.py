@@ -189,7 +189,7 @@ def renaming(swapped: dict[int, int], category_ids: Sequence[int]) -> str:
 def renamed_classes(part: Part) -> dict[int, int]:
     """Returns {class: other class} for the classes whose objects the network consistently finds as another class.
 
-    Each half of the images is judged with the classes that fit the other half best, so that chance matches don't count.
+    The mapping that fits one half of the images best is tested on the other half, and vice versa, to exclude chance.
     """
     gains = part.own - part.others
     num_classes, places = gains.shape[1], np.arange(len(part.labels))

@@ -111,7 +111,7 @@ def other_detector(names: Iterable[str]) -> str | None:
 
 
 def looks_like(names: Iterable[str]) -> str:
-    """Returns words to follow the file's name: a guess at the network that tensors with these `names` form."""
+    """Returns a phrase to put after a file's name: a guess at the network whose tensors have these `names`."""
     names = list(names)
     kind = _kind(names, OTHER_DETECTORS) or _kind(names, OTHER_NETWORKS) or "another network's weights"
     return f"looks like {kind}" if names else "holds nothing"

@@ -123,9 +123,9 @@ def is_installed(name: str) -> bool:
 
 
 def load_exports_set(settings: ExportSettings, checkpoint: Checkpoint, set_name: str) -> CocoDataset:
-    """Loads a set of images for the verification or the calibration.
+    """Loads a set of images for verification or calibration.
 
-    Raises UserError if the set or a COCO backend is missing, or the classes differ.
+    Raises UserError if the set or a COCO backend is missing, or if its classes aren't the checkpoint's.
     """
     try:
         annotations, dataset = load_set(

@@ -27,7 +27,8 @@ class DetectorGraph(nn.Module):
     """Maps images, uint8 [B, 3, H, W], and sizes, int64 [B, 2], to Outputs.
 
     The graph is the network followed by `detect`, except that NMS is a custom operator. H and W are multiples of 32;
-    the sizes exclude padding. N is `num_candidates`, and K is the smaller of N and `max_detections`.
+    the sizes exclude padding. In the shapes of Outputs, N is `num_candidates`, and K is the smaller of N and
+    `max_detections`.
     """
 
     def __init__(self, model: RetinaNet, settings: DetectionSettings) -> None:

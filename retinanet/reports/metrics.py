@@ -152,7 +152,7 @@ def none_of_nan(number: float) -> float | None:
 def _counts(confusion: Confusion) -> dict[str, Any]:
     """Returns the confusion table, with a row for each true class.
 
-    With more than MOST_IN_TABLE classes, it returns the [row, column, count] of each pair that occurs instead.
+    With more than MOST_IN_TABLE classes, it instead returns [row, column, count] for each pair that occurs.
     """
     if confusion.num_classes <= MOST_IN_TABLE:
         return {"counts": confusion.table().tolist()}

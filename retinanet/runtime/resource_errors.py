@@ -93,7 +93,7 @@ def worker_explained() -> Iterator[None]:
 
 
 def end_worker_without_room(error: BaseException) -> None:
-    """Ends this worker process if it can't send its batch because open files or shared memory have run out.
+    """Ends this worker process if it can't send its batch because file descriptors or shared memory have run out.
 
     Otherwise, the main process would wait for the batch. The exit code tells worker_explained which of the two ran out.
     """

@@ -46,7 +46,7 @@ def _file_decides(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Looks:
-    """Defines the flags for detecting also in tiles, at other sizes and in the mirror image."""
+    """Defines the flags for also running the detector on tiles, at other sizes and on the mirrored image."""
 
     tiling: TestTiles = part(TestTiles)
     views: Views = part(Views)

@@ -333,7 +333,7 @@ def installed_backends() -> list[str]:
 def eval_backend(text: str) -> str:
     """Parses the name of an installed backend; auto becomes the fastest one, or stays auto if none is installed.
 
-    Not every run needs a backend; a run that does calls coco_table.require_backend.
+    Not every run needs a backend; a run that needs one calls coco_table.require_backend.
     """
     backends = installed_backends()
     if text == "auto":
