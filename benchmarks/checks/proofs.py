@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def try_broken(name: str, source: Path, weights: str, seeds: list[int], folder: Path) -> bool:
-    """Proves a correct set and the broken sets made from it. Returns True if the outcomes are good enough."""
+    """Runs --prove on a correct set and on broken sets made from it. Returns True if the outcomes are good enough."""
     named: Counter[str] = Counter()
     is_learnable = True
     for seed in seeds:

@@ -24,7 +24,7 @@ MANY_OF_CLASS = 10  # objects of each class, on average; with fewer, classes are
 FARTHEST_MEAN, LEAST_DEVIATION = 1.5, 0.25
 
 LEARNABLE, WRONG = "learnable", "learnable, but not as intended"
-BY_HEART, NOT_AT_ALL, NOT_ON_VAL, UNTOLD = "by heart only", "not at all", "not on val", "can't tell in so short a run"
+BY_HEART, NOT_AT_ALL, NOT_ON_VAL, UNTOLD = "memorised only", "not at all", "not on val", "can't tell in so short a run"
 WORDS = {
     LEARNABLE: "the network finds objects in images that it hasn't seen",
     WRONG: "the network learns these boxes, but they don't lie on the objects",
@@ -94,7 +94,7 @@ LOOK = "Look at the drawn boxes and crops, and at the script that wrote the labe
 
 
 def _verdict(proof: Proof, is_found: bool, fits: bool, is_train_wrong: bool, is_val_wrong: bool) -> str:
-    """Returns the verdict. If boxes fit their pictures (`fits`), unseen objects that aren't found prove nothing."""
+    """Returns the verdict. If boxes fit their pictures (`fits`), failing to find unseen objects proves nothing."""
     trained, left_out, val = proof.trained, proof.left_out, proof.val
     is_learned = z_found(trained) > SURE
     if not is_found:

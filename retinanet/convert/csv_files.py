@@ -43,7 +43,7 @@ def read_csv(reading: Reading) -> Labelled:
 
     Image paths are relative to the folder of the CSV file; an image that isn't there is looked up by its name. A row
     with only a path stands for an image without objects. A file of rows class,number numbers the classes; without such
-    a file, classes are sorted by name. Raises UserError, naming the mistake; mistakes in single rows are added to
+    a file, classes are sorted by name. Raises UserError, naming the mistake; mistakes in individual rows are added to
     `reading` instead.
     """
     source = reading.source

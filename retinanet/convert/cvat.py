@@ -22,7 +22,7 @@ def read_cvat(reading: Reading) -> Labelled:
     """Reads annotations.xml.
 
     Masks and outlines become boxes; points, lines, cuboids, skeletons and tags are left out and counted. Raises
-    UserError, naming the mistake; mistakes in single images and shapes are added to `reading` instead.
+    UserError, naming the mistake; mistakes in individual images and shapes are added to `reading` instead.
     """
     file = reading.source if reading.source.is_file() else _only_file(reading)
     root = read_xml(file)

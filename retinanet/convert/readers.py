@@ -38,7 +38,7 @@ def read(reading: Reading, kind: str) -> Labelled:
 
     Images that the annotations don't name, but that are in the same folders as annotated images, are left out or, with
     --allow_unlabelled, added without objects: many tools leave images without objects out of their files. The YOLO
-    reader handles such images itself. Raises UserError, naming the mistake; mistakes in single images and rows are
+    reader handles such images itself. Raises UserError, naming the mistake; mistakes in individual images and rows are
     added to `reading` instead.
     """
     folder = reading.told.image_path

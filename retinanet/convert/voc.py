@@ -170,7 +170,7 @@ def _classes(reading: Reading, pictures: dict[Path, Picture]) -> tuple[list[str]
 
 
 def _shift(reading: Reading, pictures: dict[Path, Picture], is_cvats: bool) -> int:
-    """Returns the number of the first pixel: 1 as in PASCAL VOC, or 0 for CVAT or if a box begins before pixel 1."""
+    """Returns the first pixel's number: 0 for CVAT or if a box begins before pixel 1, else 1, as in PASCAL VOC."""
     if is_cvats:
         return 0
     for file, picture in pictures.items():

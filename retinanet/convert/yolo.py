@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 def read_yolo(reading: Reading) -> Labelled:
     """Reads the sets that data.yaml or obj.data names or, if only the classes are listed, the sets of the folder.
 
-    Raises UserError, naming the mistake; mistakes in single rows are added to `reading` instead.
+    Raises UserError, naming the mistake; mistakes in individual rows are added to `reading` instead.
     """
     layout = _layout(reading)
     names, labels = list(layout.classes.values()), {number: row for row, number in enumerate(layout.classes)}

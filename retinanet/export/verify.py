@@ -92,7 +92,7 @@ class Match(NamedTuple):
 def match(ours: Detections, theirs: Detections, settings: DetectionSettings) -> Match:
     """Matches each network's detections in an image to the other network's nearest detections of the same class.
 
-    The distance is the largest difference of a coordinate plus the difference in score. A detection without a near
+    The distance is the largest difference in any coordinate, plus the difference in score. A detection without a near
     counterpart is unmatched, but isn't counted if its score is so close to the cut-off that rounding decides whether it
     is kept.
     """

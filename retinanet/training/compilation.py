@@ -54,7 +54,7 @@ def why_not_compiled(
 
 
 class Compiled(NamedTuple):
-    """The settings of compilation: steps on batches of `batch_size` images are compiled, once per batch shape.
+    """Compilation settings: steps on batches of `batch_size` images are compiled, once per batch shape.
 
     The compiled code doesn't depend on the number of objects, which changes from batch to batch. Smaller batches run
     uncompiled.
