@@ -10,7 +10,7 @@ from retinanet.settings.shared import device_name
 
 
 def device_of(text: str) -> torch.device:
-    """Returns the device called `text`: an argparse type that refuses missing devices."""
+    """Returns the device called `text`, as an argparse type does; refuses missing devices."""
     try:
         return find_device(device_name(text))
     except UserError as error:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.report
 
-The dataset is evaluate.py's: 5,000 images, with 7 objects and 100 detections each, of 80 classes. Each part runs once,
-from reading the result file to writing the last file of the report.
+The dataset is the one in evaluate.py: 5,000 images and 80 classes, with 7 objects and 100 detections per image. Each
+part runs once, from reading the result file to writing the last file of the report.
 """
 
 import argparse

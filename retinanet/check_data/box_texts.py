@@ -64,7 +64,7 @@ def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str
     if picture:
         is_read = any(verdict.kind == OTHERWISE for each in judged for _, verdict, _ in each.parts())
         how = "dashed as given, coloured in the reading that fits" if is_read else "coloured, as given"
-        lines.append(f"These boxes in their images, in {picture}: {how}")
+        lines.append(f"These boxes are drawn in {picture}: {how}")
     return lines
 
 

@@ -30,8 +30,8 @@ WORDS = {
     WRONG: "the network learns these boxes, but they don't lie on the objects",
     BY_HEART: "the network recognises the objects, or their classes, only in the images that it was trained on",
     NOT_AT_ALL: "a network can't find even the objects of the images that it is trained on",
-    NOT_ON_VAL: "the network finds objects in unseen images of the training set, but in the other set, it doesn't find "
-    "them as they are labelled",
+    NOT_ON_VAL: "the network finds objects in unseen images of the training set, but what it finds in the other set "
+    "doesn't agree with the labels",
     UNTOLD: "the network has learned too little to say more",
 }
 EXIT_CODES = {LEARNABLE: 0, UNTOLD: 3}  # 1 for all other verdicts
@@ -165,8 +165,8 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
         pairs = ", ".join(f"{printable(names[old])} found as {printable(names[new])}" for old, new in swapped.items())
         causes.append(
             Cause(
-                f"the class ids in {path} differ from the training set's, so objects are found, but get other classes "
-                f"({pairs})",
+                f"the class ids in {path} differ from the training set's, so objects are found, but with the "
+                f"wrong classes ({pairs})",
                 renaming(swapped, proof.val.dataset.annotations.category_ids),
             )
         )
@@ -212,7 +212,10 @@ def renamed_classes(part: Part) -> dict[int, int]:
 
 
 def _best_classes(gains: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns each label's class with the largest total of `gains` [n, C]; for a label without objects, itself: [C]."""
+    """Returns, for each class in the labels, the class with the largest total of `gains` [n, C].
+
+    Without objects, it is the class itself.
+    """
     totals = 1e-9 * np.eye(gains.shape[1])
     np.add.at(totals, labels, gains)
     return totals.argmax(axis=1)

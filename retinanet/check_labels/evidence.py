@@ -77,7 +77,7 @@ def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _consensus(seen: np.ndarray, scores: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns the weighted mean of the boxes `seen` [P, 4] at each of `boxes`; without any, the box itself: [Q, 4].
+    """Returns the weighted mean [Q, 4] of the boxes `seen` [P, 4] at each of `boxes`, or the box itself without any.
 
     The weights are the squares of the `scores` [P]; scores below half of the best score at a box don't count.
     """

@@ -101,7 +101,7 @@ class PublishedDetector(NamedTuple):
 def recognised(state: Mapping[str, Any], content: Any, path: object) -> PublishedDetector | None:
     """Returns the published network that the `state` in the `content` of `path` belongs to.
 
-    Names may have any prefix. If there are several networks, a teacher is taken if there is one, otherwise the first.
+    Names may have any prefix. If there are several networks, the teacher is used, or the first if there is no teacher.
     Returns None if there is no known detector. Raises UserError if the detector is a variant that can't be used.
     """
     for source in SOURCES:

@@ -63,7 +63,7 @@ def read_coco(reading: Reading) -> Labelled:
 
 
 def _files(reading: Reading) -> dict[str, Path]:
-    """Returns each set's annotation file, found in a layout that training reads or else by the names of JSON files."""
+    """Returns each set's annotation file, located by a layout that training reads or, failing that, by file names."""
     root = reading.source
     files = {}
     for name in SETS:

@@ -1,4 +1,4 @@
-"""Remembers in the user's cache folder which images of a set look like images of another set, as check_data found."""
+"""Records, in the user's cache folder, which images of one set look like images of another, according to check_data."""
 
 import hashlib
 import os
