@@ -10,7 +10,7 @@ from retinanet.settings.shared import device_name
 
 
 def device_of(text: str) -> torch.device:
-    """Returns the device called `text`, as an argparse type does; refuses missing devices."""
+    """As an argparse type, returns the device called `text`, and refuses devices that are missing."""
     try:
         return find_device(device_name(text))
     except UserError as error:

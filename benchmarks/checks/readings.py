@@ -60,7 +60,7 @@ class PictureSet:
         return self._edges[image]
 
     def judged(self, images: np.ndarray, annotations: Annotations) -> Verdict:
-        """Judges the `annotations` of these `images`, in the same order."""
+        """Judges the `annotations` of these `images`; both are in the same order."""
         return judge(self.scores(images, annotations))
 
     def told(self, images: np.ndarray) -> list[str]:
@@ -202,7 +202,7 @@ def file_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tuple[str, Annotations]]:
-    """Yields sets whose boxes belong to other images: shifted by one, in another order of names, or with ids from 0."""
+    """Yields sets whose boxes belong to other images: the next image, or images by another order of names or ids."""
     number = len(right.sizes)
     numbers = draw.permutation(number) + 1
     named = right._replace(file_names=np.array([f"{each}.jpg".encode() for each in numbers]))

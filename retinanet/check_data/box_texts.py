@@ -63,7 +63,8 @@ def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str
             lines.append(f"  {each.checked.name}, {name_of(group, each)}: {words_of(verdict)}")
     if picture:
         is_read = any(verdict.kind == OTHERWISE for each in judged for _, verdict, _ in each.parts())
-        how = "dashed as given, coloured in the reading that fits" if is_read else "coloured, as given"
+        both = "dashed lines show them as given, coloured lines in the reading that fits"
+        how = both if is_read else "coloured, as given"
         lines.append(f"These boxes are drawn in {picture}: {how}")
     return lines
 

@@ -24,7 +24,7 @@ def spellings_of(set_name: str) -> tuple[str, ...]:
 
 
 def known_set(name: str) -> str | None:
-    """Returns train, val or test if `name` is a spelling of it, such as Train, valid or test2017; otherwise None."""
+    """Returns train, val or test if `name` is a variant of it, such as Train, valid or test2017; otherwise None."""
     word = re.sub(r"[-_]?20\d\d$", "", name.lower())
     others = {"training": "train", "valid": VAL, "validation": VAL, "dev": VAL, "testing": "test"}
     return others.get(word, word if word in SETS else None)

@@ -116,9 +116,9 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
 
 
 def upright_boxes(labelled: Labelled, exif: str) -> tuple[Labelled, list[str]]:
-    """Turns boxes upright if the image's size proves that they refer to the stored pixels or, with RAW, leaves it open.
+    """Rotates boxes to fit the upright image if its size shows that they refer to the stored pixels.
 
-    Also returns notes on the images that have an EXIF orientation.
+    With RAW, boxes are also rotated if the size doesn't settle the question. Also returns notes on the images that have an EXIF orientation.
     """
     counts: Counter[str] = Counter()
 

@@ -45,7 +45,7 @@ class LoaderSettings:
 
 
 class TrainingBatches(Dataset[Loaded]):
-    """Reads the batches that a sampler draws. Augmentation keeps an image within the size that it would otherwise have.
+    """Reads the batches that a sampler draws. Augmentation never makes an image larger than it would otherwise be.
 
     The augmentation of an image depends only on (seed, epoch, index) and on the batch's shorter side.
     """

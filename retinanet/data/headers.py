@@ -57,7 +57,7 @@ class Headers(NamedTuple):
 def read_headers(annotations: Annotations, folder: Path, rows: Sequence[int] | None = None) -> Headers:
     """Returns the headers of the image files in `folder`: from the cache or, if it lacks them, from the files.
 
-    Given `rows`, only the headers of these images are read, and nothing is cached.
+    With `rows`, only the headers of the images in those rows are read, and nothing is cached.
     """
     headers = _cached(annotations, folder)
     missing = np.flatnonzero(headers.sizes[:, 0] == 0)

@@ -24,7 +24,7 @@ WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 1.2,
 
 
 def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
-    """Draws AP and AP50 by class with intervals, the best on top; of many classes, only the best and the worst."""
+    """Draws AP and AP50 by class with intervals, the best on top; with many classes, only the best and the worst."""
     known = sorted(
         (numbers for numbers in classes if not np.isnan(numbers.ap.value)), key=lambda numbers: numbers.ap.value
     )

@@ -58,7 +58,7 @@ class ValPictures:
             self.thread.start()
 
     def check(self) -> None:
-        """Raises UserError if the thread has met a picture that can't be read."""
+        """Raises UserError if the thread has come across a picture that can't be read."""
         if self.fault:
             raise self.fault
 
