@@ -118,7 +118,8 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
 def upright_boxes(labelled: Labelled, exif: str) -> tuple[Labelled, list[str]]:
     """Rotates boxes to fit the upright image if its size shows that they refer to the stored pixels.
 
-    With RAW, boxes are also rotated if the size doesn't settle the question. Also returns notes on the images that have an EXIF orientation.
+    With RAW, boxes are also rotated if the size doesn't settle the question. Also returns notes on the images that have
+    an EXIF orientation.
     """
     counts: Counter[str] = Counter()
 

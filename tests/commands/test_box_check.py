@@ -45,7 +45,7 @@ def test_a_set_of_centres_is_named_drawn_and_mended_by_its_command(check, script
     assert ", 72 objects in 24 images. Rewrite them: " in line
     with Image.open(tmp_path / "c_readings.png") as picture:
         assert picture.width > picture.height  # eight images in two rows
-    assert "in c_readings.png: dashed as given" in out
+    assert "in c_readings.png: dashed lines show them as given" in out
 
     command = shlex.split(line.partition("Rewrite them: ")[2].replace("OUT", "out"))
     assert command[2:] == ["retinanet.convert", "data/val.json", "--boxes", "centres", "--output_path", "out"]
