@@ -58,20 +58,21 @@ class Quantiser:
         with TemporaryDirectory() as folder:
             file = Path(folder) / "float.onnx"
             file.write_bytes(self._content)
-            quantizer = QDQQuantizer(
-                load_model_with_shape_infer(file),
-                per_channel=True,
-                reduce_range=False,
-                weight_qType=QuantType.QInt8,
-                activation_qType=QuantType.QUInt8,
-                tensors_range=self._ranges,
-                nodes_to_quantize=sorted(nodes),
-                nodes_to_exclude=[],
-                op_types_to_quantize=list(QUANTISED),
-                extra_options={"OpTypesToExcludeOutputQuantization": list(QUANTISED)},
-            )
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about tensors that are 0 in all images
+                # About tensors that are 0 in all images, and about -inf in tensors that aren't quantised.
+                warnings.simplefilter("ignore")
+                quantizer = QDQQuantizer(
+                    load_model_with_shape_infer(file),
+                    per_channel=True,
+                    reduce_range=False,
+                    weight_qType=QuantType.QInt8,
+                    activation_qType=QuantType.QUInt8,
+                    tensors_range=self._ranges,
+                    nodes_to_quantize=sorted(nodes),
+                    nodes_to_exclude=[],
+                    op_types_to_quantize=list(QUANTISED),
+                    extra_options={"OpTypesToExcludeOutputQuantization": list(QUANTISED)},
+                )
                 quantizer.quantize_model()
         del quantizer.model.model.graph.value_info[:]  # intermediate shapes, as in onnx_bytes
         return quantizer.model.model.SerializeToString()
