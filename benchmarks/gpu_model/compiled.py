@@ -58,7 +58,7 @@ class Planned:
 
 
 def _bytes_of(kernel: Any) -> int:
-    """Returns the bytes that `kernel` reads and writes; Inductor itself counts whole tensors even if parts are read."""
+    """Returns the bytes that `kernel` reads and writes; Inductor counts whole tensors, even if only parts are read."""
     parts: dict[str, int] = {}
     for access in kernel.read_writes.reads_and_writes():
         parts[access.name] = parts.get(access.name, 0) + access.numbytes_hint()

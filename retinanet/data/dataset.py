@@ -242,7 +242,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
             return BadImage(str(fault))
 
     def frame_notes(self) -> list[str]:
-        """Returns notes on images whose boxes were turned upright, or whose size can't show if they should be."""
+        """Returns notes on images whose boxes were turned upright, or whose size doesn't show whether to turn them."""
         notes = frame_notes(self.annotations, self.headers, self.exif) if self.headers else []
         return [f"Note: {self.annotations.path}: {note}" for note in notes]
 
