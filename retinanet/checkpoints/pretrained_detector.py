@@ -93,7 +93,7 @@ def coco_state() -> dict[str, Any]:
 
 
 def architecture_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Architecture:
-    """Returns the architecture of our network that the weights of `detector` fit, with anchors of `shapes`.
+    """Returns the architecture of our network, with anchors of the given `shapes`, that fits the weights of `detector`.
 
     Raises UserError if the tensors don't determine it.
     """
@@ -123,7 +123,7 @@ def load_detector(
 ) -> ClassReport:
     """Fills `network` from the weights of a published `detector`; only classes and anchor shapes may differ.
 
-    Raises UserError, without loading anything, if a tensor is missing, has another shape or is not finite.
+    Raises UserError, without loading anything, if a tensor is missing, has the wrong shape or is not finite.
     """
     architecture = network.architecture
     shapes, num_outputs = architecture.anchors, network.regression_head.num_outputs

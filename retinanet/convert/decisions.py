@@ -43,7 +43,7 @@ class Decisions(NamedTuple):
 
 
 def read_decisions(path: Path) -> Decisions:
-    """Reads a file of decisions. Raises UserError, naming the decision, if a decision has a mistake."""
+    """Reads a file of decisions. Raises UserError, naming the decision, if a decision is invalid."""
     content = read_json(path)
     about = content.get("annotations") if isinstance(content, dict) else None
     entries = content.get("decisions") if isinstance(content, dict) else None

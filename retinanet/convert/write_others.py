@@ -20,7 +20,7 @@ def write_yolo(labelled: Labelled, folder: Path, images: str) -> None:
     """Writes images/{set}/, labels/{set}/ and data.yaml.
 
     Scores go to scores.json, as a list per label file in the order of its rows, because tools differ in how they read a
-    row of six numbers: some refuse it, and some read the sixth as the number of a track.
+    row of six numbers: some refuse it, and some read the sixth as a track number.
     """
     scores: dict[str, list[float | None]] = {}
     has_scores = any(

@@ -1,4 +1,4 @@
-"""Counts the objects that the training matcher gives an anchor; objects without one are rarely detected."""
+"""Counts the objects to which the training matcher assigns an anchor; objects without one are rarely detected."""
 
 from functools import lru_cache
 from typing import NamedTuple

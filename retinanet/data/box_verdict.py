@@ -94,7 +94,7 @@ def judge(
 
 
 def words_of(verdict: Verdict) -> str:
-    """Returns the verdict as text to put after the name of the boxes."""
+    """Returns the verdict as text to put after the name of a group of boxes."""
     numbers = f"{counted(verdict.num_objects, 'object')} in {counted(verdict.num_images, 'image')}"
     if verdict.kind == TOO_FEW:
         return f"are too few to tell: {numbers}"

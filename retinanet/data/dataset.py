@@ -96,7 +96,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return self.sizes[rows] if side is None else self.sizes_of(self.annotations.sizes[rows], side)
 
     def sizes_of(self, sizes: np.ndarray, side: int | None) -> np.ndarray:
-        """Returns original `sizes` [n, 2], resized to a shorter side of `side` (None: the set's own)."""
+        """Returns the original `sizes` [n, 2], scaled so that the shorter side is `side` (None: that of the set)."""
         side = self.min_side if side is None else side
         return resized_sizes(sizes, side, longest_at(side, self.min_side, self.max_side))
 

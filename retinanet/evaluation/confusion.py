@@ -19,7 +19,7 @@ class Confusion(NamedTuple):
     counts: np.ndarray  # int64 [P]
 
     def table(self, classes: np.ndarray | None = None) -> np.ndarray:
-        """Returns the dense matrix, int64 [n + 1, n + 1], of n `classes`, by default all.
+        """Returns the dense matrix, int64 [n + 1, n + 1], for n `classes` (default: all classes).
 
         The last row is background, and the last column "not found".
         """

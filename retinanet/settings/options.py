@@ -312,7 +312,7 @@ def _add_option(group: argparse._ActionsContainer, name: str, default: Any, deta
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argparse parser that has a short --help and reports every mistake in one line."""
+    """An argparse parser that has a short --help and reports each mistake on a single line."""
 
     def __init__(self, *, most_used: Sequence[str] = (), **options: Any) -> None:
         super().__init__(add_help=False, **options)
