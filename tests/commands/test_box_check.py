@@ -125,7 +125,7 @@ def test_boxes_of_the_image_before_are_named(check, tmp_path):
     change_json(tmp_path / "data" / "train.json", one_further)
     code, found, out = check("data")
     assert (code, found) == (1, ["train:boxes_fit_no_reading"])
-    assert "fit as boxes of the image after, in the order of the file's images" in out
+    assert "fit as boxes of the next image, in the order of the file's images" in out
     assert (tmp_path / "c_readings.png").exists()
     assert len(content["annotations"]) == 120
 
