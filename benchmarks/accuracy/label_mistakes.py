@@ -33,7 +33,7 @@ FOUND_IOU = 0.5  # of the box of a reported missing object with the deleted box
 
 
 def plant(content: dict[str, Any], num: int, draw: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the COCO `content` with `num` mistakes of each kind, each in a different object, and the mistakes.
+    """Plants `num` mistakes of each kind, each in a different object; returns the changed `content` and the mistakes.
 
     A mistake names its kind and holds the annotation as it was.
     """
@@ -58,7 +58,7 @@ def plant(content: dict[str, Any], num: int, draw: int) -> tuple[dict[str, Any],
 
 
 def moved(box: list[float], size: tuple[int, int], drawn: random.Random) -> list[float]:
-    """Returns `box` (left, top, width, height) moved by MOVE of its sides, clipped to the image's (width, height)."""
+    """Moves `box` (left, top, width, height) by MOVE times its sides, and clips it to the image's (width, height)."""
     (left, top, width, height), (columns, rows) = box, size
     left += drawn.choice((-MOVE, MOVE)) * width
     top += drawn.choice((-MOVE, MOVE)) * height
@@ -145,8 +145,8 @@ def iou_of(box: np.ndarray, other: Sequence[float]) -> float:
 def queue_row(name: str, entries: Sequence[Entry], spoiled: Spoiled) -> list[str]:
     """Returns a queue's row of the table.
 
-    With N planted mistakes, it has the fractions of them among the first N and 3N entries, the latter also by kind, and
-    the AP by images.
+    With N planted mistakes, the row gives the fractions of them found in the first N and in the first 3N entries (the
+    latter also by kind), and the AP of the ranking of images.
     """
     count, hits = len(spoiled.mistakes), hits_of(entries, spoiled)
     found = {number for number in hits[: 3 * count] if number is not None}
@@ -162,7 +162,7 @@ def queue_row(name: str, entries: Sequence[Entry], spoiled: Spoiled) -> list[str
 
 
 def measure(folders: Sequence[Path]) -> list[str]:
-    """Returns the table of the rankings of each spoiled folder."""
+    """Returns a table that compares the rankings in each spoiled folder."""
     rows = []
     for folder in folders:
         spoiled = read_spoiled(folder)

@@ -1,6 +1,6 @@
-"""Ranks suspects in other ways from the same detections: a naive queue, ObjectLab's scores, hotcoco's diagnostics.
+"""Ranks suspects by other methods from the same detections: a naive queue, ObjectLab's scores, hotcoco's diagnostics.
 
-ObjectLab is our own implementation of https://arxiv.org/abs/2309.00832.
+ObjectLab's scores come from our own implementation of https://arxiv.org/abs/2309.00832.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def softmin(scores: np.ndarray) -> float:
 
 
 def objectlab(found: Found, annotations: Annotations, low: float, high: float) -> np.ndarray:
-    """Returns ObjectLab's quality of the labels of each image, from 0 (mistakes) to 1."""
+    """Returns ObjectLab's score for the quality of each image's labels, from 0 (mistakes) to 1."""
     parts = []
     for image in range(len(annotations.image_ids)):
         detections, rows, ious = overlaps_in(found, annotations, image)
@@ -136,7 +136,7 @@ def best_hotcoco(
 
 
 def average_precision(scores: np.ndarray, is_wanted: np.ndarray) -> float:
-    """Returns the mean precision at each wanted item of the ranking by descending `scores`; ties stay in order."""
+    """Returns the mean of the precisions at the wanted items, ranked by descending `scores`; ties stay in order."""
     wanted = is_wanted[np.argsort(-scores, kind="stable")]
     precision = np.cumsum(wanted) / np.arange(1, len(wanted) + 1)
     return float(precision[wanted].mean())

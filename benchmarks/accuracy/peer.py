@@ -1,4 +1,4 @@
-"""Trains torchvision's RetinaNet the way train.py trains, and writes its result file: the peer of accuracy.md.
+"""Trains torchvision's RetinaNet, the peer in accuracy.md, the way train.py trains, and writes its result file.
 
     python -m benchmarks.accuracy.peer --coco_path $VOC5 --weights $R18 --depth 18 --output_path peer.json
 

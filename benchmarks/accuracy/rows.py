@@ -152,7 +152,7 @@ def _folder(row: Row, command: list[str], seed: int) -> str:
 
 
 def filled(words: Iterable[str], places: Mapping[str, str]) -> list[str]:
-    """Returns the words of a command with names such as $VOC5 replaced by their `places`."""
+    """Returns the words of a command, with names such as $VOC5 replaced by the paths in `places`."""
     found = []
     for word in words:
         for name, place in places.items():

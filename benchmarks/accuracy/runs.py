@@ -29,7 +29,7 @@ def execute(
     deadline: float = float("inf"),
     more: Sequence[str] = (),
 ) -> None:
-    """Runs the commands of each run until one fails, and calls `finish` for each run that has ended.
+    """Runs the commands of each run, up to the first that fails, and calls `finish` for each run that has ended.
 
     `jobs` runs are active at a time. At the `deadline` (on the clock of time.monotonic), or on a signal, all active
     runs are asked to stop. The words `more` are added to each command.
@@ -66,7 +66,7 @@ def _start(run: Run, commands: list[list[str]], places: Mapping[str, str], more:
 
 
 def log_of(run: Run, places: Mapping[str, str]) -> Path:
-    """Returns the file for the output of a run; it is next to the run's folder, in which only the run itself writes."""
+    """Returns the file for a run's output: next to the run's folder, to which only the run itself writes."""
     return Path(f"{filled([run.folder], places)[0]}.log")
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.checks.device_checks --device cuda
 
-float32 runs without TF32 here. Steps in float32, in bfloat16 and, on a GPU, in float16, plain and compiled, must be
-within the tolerance of their format. Each is checked with the defaults and with another set of network and loss
-settings. A compiled step is judged by its 4th call, which replays its CUDA graph. At the end, a few training steps are
-compared, including the optimiser and the averaged weights. Exits with code 1 if a difference is too large.
+float32 runs without TF32 here. Steps are run plain and compiled, in float32, in bfloat16 and, on a GPU, in float16;
+each must be within the tolerance of its format. Each is checked with the defaults and with another set of network and
+loss settings. A compiled step is judged by its 4th call, which replays its CUDA graph. At the end, a few training steps
+are compared, including the optimiser and the averaged weights. Exits with code 1 if a difference is too large.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision:
 
 @torch.no_grad()
 def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
-    """Returns the detections for random logits, which are the same on every device and contain few equal values."""
+    """Returns the detections for random logits; these are the same on every device and contain few equal values."""
     draw = torch.Generator().manual_seed(0)
     anchors = anchors_for(args.height, args.width, CPU)
     logits = torch.randn(args.batch_size, len(anchors), args.num_classes, generator=draw) - 3

@@ -3,8 +3,8 @@
     python -m benchmarks.checks.proofs --coco_path $VOC5 --weights $R18
 
 The broken sets (broken_sets.py) are made from the sample data, on which training starts from random weights, and from
---coco_path, on which it starts from --weights. Sets that differ only in val share the training run that check_data
-would do for each. Prints the outcome of each proof, and exits with code 1 if the outcomes are worse than required.
+--coco_path, on which it starts from --weights. Sets that differ only in val share one training run, which check_data
+would repeat for each. Prints the outcome of each proof, and exits with code 1 if the outcomes are worse than required.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def try_broken(name: str, source: Path, weights: str, seeds: list[int], folder: 
 def proved(
     title: str, folder: Path, weights: str, seed: int, network: Trained | None = None
 ) -> tuple[Decision, Trained | None]:
-    """Proves a data folder as check_data does; a given `network` has been trained on its training set already."""
+    """Runs check_data's proof on a data folder; `network`, if given, has been trained on its training set already."""
     started = time.process_time()
     with tempfile.TemporaryDirectory() as output:
         flags = ["--coco_path", str(folder), "--sets", "train", "val", "--picture_path", f"{output}/check.png"]

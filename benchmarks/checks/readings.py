@@ -1,12 +1,12 @@
-"""Gives the boxes of correct sets another meaning, and counts how often the pixels reveal it, and the false alarms.
+"""Changes what the boxes of correct sets mean, and counts how often the pixels reveal the change, and false alarms.
 
     python -m benchmarks.checks.readings --coco_path $VOC5
 
 The sets are photographs (--coco_path, also in grey, blurred, and as tiny parts of larger pictures), the sample data,
 mosaics of four photographs, and two sets that are drawn here: cells with soft borders on a noisy background, and pages
-of text with pictures and tables. Each reading is planted as it is defined, and as a tool would write it: rounded to
-whole pixels, with the last pixel instead of the size where that is usual. Exits with code 1 if a result is worse than
-required.
+of text with pictures and tables. Each reading, that is, each meaning of a box's four numbers, is planted exactly, and
+as a tool would write it: rounded to whole pixels and, where that is usual, measured to the last pixel (width - 1)
+instead of the edge (width). Exits with code 1 if a result is worse than required.
 """
 
 import argparse
@@ -176,7 +176,7 @@ def counted_in(counts: Counts, verdict: Verdict, name: str, is_named: bool) -> C
 
 
 def planted_readings(right: Annotations) -> Iterable[tuple[str, np.ndarray]]:
-    """Yields each reading with the boxes that a file in this reading has: exact, and as a tool would write them."""
+    """Yields each reading with the boxes of a file that uses it: exact, and as a tool would write them."""
     sizes = right.sizes[owners_of(right)]
     for name in BOX_READINGS:
         if name == AS_GIVEN:
@@ -192,7 +192,7 @@ def planted_readings(right: Annotations) -> Iterable[tuple[str, np.ndarray]]:
 
 
 def file_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Returns the boxes [n, 4] that are `boxes` when read as `name`.
+    """Returns the boxes [n, 4] that become `boxes` when they are read as `name`.
 
     A reading is an affine map, so five points determine it.
     """
@@ -202,7 +202,7 @@ def file_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tuple[str, Annotations]]:
-    """Yields sets whose boxes belong to other images: the next image, or images by another order of names or ids."""
+    """Yields sets whose boxes are given to wrong images: to the next, by another order of names, or by shifted ids."""
     number = len(right.sizes)
     numbers = draw.permutation(number) + 1
     named = right._replace(file_names=np.array([f"{each}.jpg".encode() for each in numbers]))
@@ -346,8 +346,9 @@ def tiny(pictures: PictureSet) -> PictureSet:
 def try_orientations(coco_path: Path, folder: Path) -> bool:
     """Checks photographs, half of them with an EXIF orientation; returns True if all is right.
 
-    The boxes of that half refer to the stored pixels. With orientation 3, the group must be named, with its remedy.
-    With 6 and the size of the stored pixels, or with --exif raw, nothing may be named.
+    The boxes of that half refer to the stored pixels. With orientation 3, check_data must report that half and advise
+    --exif raw. With orientation 6, where the annotated size is the stored one, or with --exif raw, it must report
+    nothing.
     """
     is_good = True
     for orientation, expected in ((3, "EXIF orientation 3: fit as half turn"), (6, "")):

@@ -18,8 +18,8 @@ PICK_ROWS = {"index", "gather", "index_select"}  # these read no more than they 
 class Ledger(Launches):
     """Counts launches as Launches does, and also FLOPs and the bytes that each kernel reads and writes.
 
-    An operation is assumed to read its arguments on the GPU and to write its results once. That includes convolutions,
-    because cuDNN's use of caches and workspaces is unknown.
+    An operation is assumed to read each of its arguments on the GPU once, and to write each result once. That includes
+    convolutions, because cuDNN's use of caches and workspaces is unknown.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ LAUNCH_SECONDS = 7e-6
 
 
 class Gpu(NamedTuple):
-    """A GPU as described by its data sheet; all have the same matrix rate."""
+    """A GPU as described by its data sheet; the matrix rate is the same for all GPUs here."""
 
     name: str
     bandwidth: float  # bytes/s

@@ -1,4 +1,4 @@
-"""Builds this project's RetinaNet and torchvision's, of equal depth, size, batch and classes, to train or to detect.
+"""Builds our RetinaNet and torchvision's for training or detection, equal in depth, size, batch and number of classes.
 
 Both train all layers with fixed batch-norm statistics (ours also trains the scale and shift), on the same images and
 boxes, in the same precision, with the same gradient clipping and fused Adam. torchvision's own resizing is turned off.
@@ -187,7 +187,7 @@ def _float_images(batch: Batch) -> list[Tensor]:
 
 
 def _raise_bias(output: nn.Conv2d, logits: Callable[[], Tensor]) -> None:
-    """Spreads the logits a little, and raises them until NMS gets the number of candidates that it accepts."""
+    """Spreads the logits a little, and raises them until NMS gets as many candidates as it accepts."""
     assert output.bias is not None
     with torch.no_grad():
         nn.init.trunc_normal_(output.weight, std=0.01)

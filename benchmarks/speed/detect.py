@@ -1,11 +1,11 @@
-"""Measures detection, from uint8 images to final boxes, compared with torchvision's RetinaNet.
+"""Measures the speed of detection, from uint8 images to final boxes, compared with torchvision's RetinaNet.
 
     python -m benchmarks.speed.detect --depth 18 --height 320 --width 448 --batch_size 2
     python -m benchmarks.speed.detect --checkpoint_path output/best.pt --coco_path data
 
-contestants.py describes the contestants with random weights. trained.py describes those with the weights of a
-checkpoint, few of whose scores pass the threshold; on a CPU, they include bfloat16, INT8 and OpenVINO. Peak memory is
-measured in a separate process for each contestant.
+contestants.py describes the contestants with random weights. trained.py describes those with a checkpoint's weights,
+with which few scores pass the threshold; on a CPU, they include bfloat16, INT8 and OpenVINO. Peak memory is measured in
+a separate process for each contestant.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Measures the loss of a batch, forward and backward, compared with the loop over images of older suites.
+"""Times the loss of a batch, forward and backward, against the loop over images in older suites.
 
 python -m benchmarks.speed.loss
 """

@@ -1,11 +1,10 @@
-"""Measures in Chromium how fast the page of a COCO-sized report opens and follows its slider.
+"""Measures in Chromium how fast the page of a COCO-sized report opens and responds to its slider.
 
     python -m benchmarks.speed.page
 
-The dataset is evaluate.py's: 5,000 images, with 7 objects and 100 detections each, of 80 classes, without pictures.
-A move of the slider is timed from its event until the next frame is laid out and painted; canvases are drawn in
-software.
-Needs Selenium, Chromium and its driver.
+The dataset is the one in evaluate.py, without image files: 5,000 images and 80 classes, with 7 objects and 100
+detections per image. A move of the slider is timed from its event until the next frame is laid out and painted;
+canvases are drawn in software. Needs Selenium, Chromium and its driver.
 """
 
 import argparse

@@ -86,9 +86,10 @@ def count_operations(work: Callable[[], object]) -> int:
 
 
 def print_profile(work: Callable[[], object], device: torch.device, precision: torch.dtype, calls: int = 5) -> None:
-    """Prints the time of each of PyTorch's operators in a call of `work`, on the device and without its callees.
+    """Prints the device time that each PyTorch operator takes in a call of `work`, excluding its callees.
 
-    The line below gives the time that the convolutions and matrix products would take at the measured matmul rate.
+    A line below the table gives the time that the convolutions and matrix products would take at the measured matmul
+    rate.
     """
     work()
     on_gpu = device.type == "cuda"

@@ -68,7 +68,7 @@ def memory(what: str) -> float:
 
 
 class AnnotationsOnly(Dataset[list[tuple[int, float]]]):
-    """Reads the objects of a batch as training does; returns the worker's number and private memory for each image."""
+    """Reads a batch's objects as training does; returns the worker's number and, at times, its private memory."""
 
     def __init__(self, dataset: CocoDataset) -> None:
         self.dataset = dataset

@@ -1,8 +1,8 @@
-"""Measures --track: the time of a tracker's call with a log line's numbers, relative to the time between calls.
+"""Measures --track: how long a tracker takes to log a line's numbers, relative to the time between log lines.
 
     WANDB_MODE=offline python -m benchmarks.speed.tracking --folder FOLDER
 
-A run makes such a call every --log_every steps. MLflow logs to MLFLOW_TRACKING_URI.
+A run logs a line every --log_every steps. MLflow logs to MLFLOW_TRACKING_URI.
 """
 
 import argparse

@@ -58,7 +58,7 @@ NAMES = (  # ours and torchvision's
 
 
 def our_detection(args: argparse.Namespace, precision: str | None = None) -> Callable[[], Found]:
-    """Returns a function that detects with a checkpoint as predict does, in `precision` or, by default, --precision."""
+    """Returns a function that detects with a checkpoint as predict does, in `precision` (default: --precision)."""
     dtype = PRECISIONS[precision] if precision else precision_of(args)
     model, batches = _trained(args), _batches(args)
     with torch.no_grad():
@@ -185,7 +185,7 @@ def _trained(args: argparse.Namespace) -> RetinaNet:
 
 
 def has_twin(args: argparse.Namespace) -> bool:
-    """Returns True if torchvision's network, without group norm in its heads or an IoU branch, can hold the weights."""
+    """Returns True if torchvision's network, which has no group norm and no IoU branch, can hold the weights."""
     model = _trained(args)
     return can_be_sparse(model) and not model.architecture.iou_branch
 

@@ -37,7 +37,7 @@ class Reach(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The objects of a set that training uses: their sizes, shapes and counts by class."""
+    """The objects that training uses in a set: their sizes, shapes and counts by class."""
 
     name: str
     num_images: int
@@ -77,7 +77,7 @@ def histograms(sets: list[Counts]) -> list[Histogram]:
 
 
 def reach(now: Coverage, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, list[Reach]]:
-    """Returns how well the anchors cover the objects of `now`: overall, and by area, side and class."""
+    """Returns how well the current anchors cover the objects of `now`: overall, by area, side and class."""
     objects = now.objects
     ious = ious_of(setup, objects.corners, dataset.annotations.sizes[objects.images])
     kinds = np.digitize(objects.areas, AREAS)

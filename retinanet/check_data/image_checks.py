@@ -34,7 +34,7 @@ class Content(NamedTuple):
 
 
 def read_contents(dataset: CocoDataset, threads: int, fit: BoxFit | None) -> Iterator[Content]:
-    """Yields the contents of each image file, in order, and adds the scores of boxes on each picture to `fit`.
+    """Yields the contents of each image file, in order, and adds to `fit` how well boxes score on each picture.
 
     Threads are enough: Pillow and hashlib release the GIL.
     """

@@ -210,7 +210,7 @@ def _best_scores(boxes: np.ndarray, found: Found, num_classes: int) -> np.ndarra
 
 
 def z_found(part: Part) -> float:
-    """Returns z for the objects' scores as their own classes, against the scores at their places in other images."""
+    """Returns z, the mean of gains_of divided by its standard error."""
     return _z(gains_of(part), part.images)
 
 
@@ -225,9 +225,9 @@ def z_found_as_any(part: Part) -> float:
 
 
 def z_classes(part: Part) -> float:
-    """Returns z for the scores of the objects as their own classes, against their mean scores over the classes.
+    """Returns z for how much higher the objects score as their own classes than on average over the classes.
 
-    The mean is weighted by the frequency of the classes among the objects.
+    The average is weighted by the frequency of the classes among the objects.
     """
     frequencies = np.bincount(part.labels, minlength=part.own.shape[1]) / max(1, len(part.labels))
     return _z(part.own[np.arange(len(part.labels)), part.labels] - part.own @ frequencies, part.images)

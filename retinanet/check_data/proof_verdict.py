@@ -176,7 +176,7 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
 
 
 def renaming(swapped: dict[int, int], category_ids: Sequence[int]) -> str:
-    """Returns how to undo the exchange of classes, with the ids if no two classes are found as the same class."""
+    """Returns a fix for exchanged classes, which lists the ids unless two classes are found as the same class."""
     if len({*swapped.values()}) < len(swapped):
         return "Use the training set's category ids in this file, or export both sets in the same way."
     pairs = ", ".join(f"{category_ids[old]} to {category_ids[new]}" for old, new in swapped.items())
@@ -214,7 +214,7 @@ def renamed_classes(part: Part) -> dict[int, int]:
 def _best_classes(gains: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns, for each class in the labels, the class with the largest total of `gains` [n, C].
 
-    Without objects, it is the class itself.
+    For a class without objects, this is the class itself.
     """
     totals = 1e-9 * np.eye(gains.shape[1])
     np.add.at(totals, labels, gains)

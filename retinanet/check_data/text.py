@@ -82,7 +82,7 @@ def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
 
 
 def tile_lines(measured: Sequence[Remedy], best: Remedy) -> list[str]:
-    """Returns a table of how many objects tiles of several sizes would match, and a line on the `best` size."""
+    """Returns a table of the fraction of objects matched with tiles of each size, and a line on the `best` size."""
     rows = [["", "matched", "pixels per epoch"]]
     rows += [[each.flags, f"{1 - each.coverage.missed:.1%}", f"x {each.pixels:.2f}"] for each in measured]
     more = ". An epoch shows many objects in several tiles, so fewer epochs suffice"
@@ -94,7 +94,7 @@ def tile_lines(measured: Sequence[Remedy], best: Remedy) -> list[str]:
 
 
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
-    """Returns a line on the smallest image size that would match as many objects; no line if no smaller size would."""
+    """Returns a line on the smallest image size that would match as many objects as now; no line if none would."""
     as_many = [remedy for remedy in smaller if remedy.coverage.missed <= now.missed]
     if not as_many or not len(now.matched):
         return []

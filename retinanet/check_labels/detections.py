@@ -1,4 +1,4 @@
-"""Yields the regions and detections in a set's images, from the detectors of the folds or from a result file."""
+"""Yields each image's regions (boxes with a score for each class) and detections, from the folds or a result file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -61,7 +61,7 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(
     checkpoint: Checkpoint, path: Path, run: dict[str, Any] | None = None, *, previous: Path | None = None
 ) -> None:
-    """Writes `checkpoint`, with the state of its `run` if given, atomically.
+    """Atomically writes `checkpoint` and, if given, the state of its `run`.
 
     For `previous`, see written_whole. Raises UserError if the disk is full or the folder isn't writable.
     """
@@ -125,7 +125,7 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 
 def _what_else(content: object) -> str:
-    """Returns a phrase that says what `content`, not a checkpoint, looks like, or "" if it has no named tensors."""
+    """Returns a phrase on what `content`, which is no checkpoint, looks like, or "" if it has no named tensors."""
     state = state_in(content, "") if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
     if not any(isinstance(value, Tensor) for value in state.values()):
         return ""

@@ -54,7 +54,7 @@ def depths_of(names: Iterable[str]) -> list[int]:
 
 
 class LoadReport(NamedTuple):
-    """A report on loaded weights; a module (`layer4`) is listed by name if the list would contain all its tensors."""
+    """A report on loaded weights; if a list would contain all tensors of a module, it names the module (`layer4`)."""
 
     num_loaded: int
     num_tensors: int
@@ -64,7 +64,7 @@ class LoadReport(NamedTuple):
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> LoadReport:
-    """Fills `backbone` from `state`, which may lack some of its tensors and contain others.
+    """Fills `backbone` from `state`, which may lack some of the backbone's tensors and contain others.
 
     Raises UserError, without loading anything, if the depth or a shape differs, a value is not finite, or no name fits.
     """

@@ -261,7 +261,8 @@ def box_code(anchors: Anchors, shapes: AnchorShapes) -> BoxCode:
     centre of our box, with our delta d, is 0.1 * d * v away from it. So d = 10 * s * dx * w / v + 10 * c / v. For the
     width, d = 5 * s * dw + 5 * log(w / v). The ratio w / v differs by level if they round anchors, but is near 1 if
     `shapes` are theirs. So most of the conversion goes into the output convolution, which is still trained, and only
-    the rest into the level code. (A limit on a box's growth is relative to each detector's own anchors.)
+    the rest into the level code (level_scale and level_shift). (A limit on a box's growth is relative to each
+    detector's own anchors.)
     """
     theirs = anchors.boxes[:, _order(anchors, shapes)]
     ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])

@@ -76,9 +76,9 @@ def with_saved_exif(settings: TrainSettings, folder: Path) -> TrainSettings:
 
 
 def with_saved_sides(settings: TrainSettings, saved: SavedRun) -> TrainSettings:
-    """Returns the settings with the --train_sides of the `saved` run, where they are only a default of --recipe strong.
+    """Returns the settings with the `saved` run's --train_sides, if --recipe strong sets them and the flag isn't given.
 
-    That default depends on --cache, which may change. Raises UserError if the cache can't have images of these sides.
+    The recipe's default depends on --cache, which may change. Raises UserError if --cache doesn't allow these sides.
     """
     name, old = "train_sides", saved.checkpoint.settings
     if settings.recipe != STRONG or name in settings.given or name not in old:

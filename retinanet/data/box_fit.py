@@ -189,8 +189,8 @@ def possible_orders(annotations: Annotations) -> list[Order]:
             orders.append(Order(says, of_picture))
 
     for name, order in sorts.items():
-        add(f"of the previous image, in the order of {name}", order, np.roll(order, 1))
-        add(f"of the next image, in the order of {name}", order, np.roll(order, -1))
+        add(f"of the next image, in the order of {name}", order, np.roll(order, 1))
+        add(f"of the previous image, in the order of {name}", order, np.roll(order, -1))
     for name, order in sorts.items():
         for other_name, other in sorts.items():
             says = f"of another image, if boxes follow the order of {other_name}, and pictures the order of {name}"

@@ -20,7 +20,6 @@ from retinanet.runtime.printable import counted
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CPU_FEATURES = ("amx_int8", "amx_bf16", "avx512_vnni", "avx_vnni", "avx512_bf16")  # as /proc/cpuinfo names them
 PRODUCT_SIZE = 512  # of the matrices with which bfloat16 is timed
-LEAST_GAIN = 1.5  # detection uses bfloat16 if matrix products are at least this many times as fast
 LEAST_CAPABILITY = (7, 0)  # Triton needs a GPU of the Volta generation (2017) or newer
 
 
@@ -72,14 +71,15 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def fastest_precision(name: str, device_name: str) -> str:
     """Returns the precision called `name` for detection on its own, where auto may be bfloat16 on a CPU too.
 
-    On a CPU, auto is bfloat16 if the CPU has AMX, or if it has avx512_bf16 and bfloat16_speed() is at least LEAST_GAIN,
-    as on an AMD EPYC. On Intel Xeons without AMX, bfloat16 is slower. (benchmarks/README.md has the figures.)
+    On a CPU, auto is bfloat16 if the CPU has AMX, or if it is from AMD and has avx512_bf16. On an Intel Xeon with
+    avx512_bf16 but no AMX, bfloat16 is slower (figures: benchmarks/README.md). Nothing is measured here, since a busy
+    machine would then change the precision, and so the detections, from one start to the next.
     """
     uses_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
     if name != "auto" or not uses_cpu:
         return name
     features = cpu_features()
-    is_faster = "amx_bf16" in features or ("avx512_bf16" in features and bfloat16_speed() >= LEAST_GAIN)
+    is_faster = "amx_bf16" in features or ("avx512_bf16" in features and cpu_vendor() == "AuthenticAMD")
     return "bfloat16" if is_faster else name
 
 
@@ -170,6 +170,11 @@ def one_thread() -> Iterator[None]:
 def cpu_name() -> str:
     """Returns the CPU's model name, or its architecture if the system doesn't report the name."""
     return next(iter(_cpu_lines("model name")), platform.machine())
+
+
+def cpu_vendor() -> str:
+    """Returns the vendor as /proc/cpuinfo names it, such as AuthenticAMD; an empty string if it isn't reported."""
+    return next(iter(_cpu_lines("vendor_id")), "")
 
 
 def cpu_features() -> list[str]:

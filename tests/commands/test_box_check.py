@@ -115,7 +115,7 @@ def _turned_back(content):
             entry["bbox"] = [width - x - wide, height - y - high, wide, high]
 
 
-def test_boxes_of_the_image_before_are_named(check, tmp_path):
+def test_boxes_given_to_the_next_image_are_named(check, tmp_path):
     content = write_scenes(tmp_path / "data", "train", ["as_given"] * 40)
 
     def one_further(content):
@@ -125,7 +125,7 @@ def test_boxes_of_the_image_before_are_named(check, tmp_path):
     change_json(tmp_path / "data" / "train.json", one_further)
     code, found, out = check("data")
     assert (code, found) == (1, ["train:boxes_fit_no_reading"])
-    assert "fit as boxes of the next image, in the order of the file's images" in out
+    assert "fit as boxes of the previous image, in the order of the file's images" in out
     assert (tmp_path / "c_readings.png").exists()
     assert len(content["annotations"]) == 120
 

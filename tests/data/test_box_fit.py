@@ -39,8 +39,8 @@ def test_each_reading_is_told(edges, name):
 def test_boxes_one_image_further_are_told(edges):
     annotations = scenes(NUM_IMAGES)[0]
     verdict = judge(scores_of(dealt(annotations, np.roll(np.arange(NUM_IMAGES), 1)), edges))
-    assert (verdict.kind, verdict.order) == (NO_READING, "of the next image, in the order of the file's images")
-    assert words_of(verdict).startswith("fit as boxes of the next image, in the order of the file's images; z ")
+    assert (verdict.kind, verdict.order) == (NO_READING, "of the previous image, in the order of the file's images")
+    assert words_of(verdict).startswith("fit as boxes of the previous image, in the order of the file's images; z ")
 
 
 def test_names_sorted_otherwise_are_told(edges):
