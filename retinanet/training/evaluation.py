@@ -39,7 +39,7 @@ def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool)
         saves.record_evaluations()
         step = run.sampler.first_steps(run.state.epoch)[-1]
         trackers.log(step, {f"val/{name}": number for name, number in run.state.numbers.items()})
-        if is_last and run.settings.output.track:
+        if run.settings.output.track and _is_over(run, ap):
             trackers.pictures({path.stem: path for path in sorted(_report_folder(run).glob("*.png"))})
     run.state.evaluated = run.state.epoch
     if is_last:
@@ -71,10 +71,16 @@ def evaluate_weights(run: Run) -> float | None:
     numbers = f"AP {table.numbers[AP]:.3f}, AP50 {table.numbers[AP50]:.3f} after epoch {run.state.epoch}"
     say(*table.text.splitlines(), on_terminal=[numbers])
     say(*near_zero_lines(run, table.numbers[AP], detections))
-    if run.settings.output.track and run.state.epoch >= run.settings.optimisation.epochs:
+    if run.settings.output.track and _is_over(run, table.numbers[AP]):
         _write_report(run, table, detections)
     run.state.numbers = table.by_name(val.class_names)
     return table.numbers[AP]
+
+
+def _is_over(run: Run, ap: float) -> bool:
+    """Returns True if the run ends after an evaluation with this `ap`: in its last epoch, or because of --patience."""
+    patience, aps = run.settings.output.patience, run.state.ap_by_epoch | {run.state.epoch: ap}
+    return run.state.epoch >= run.settings.optimisation.epochs or 0 < patience <= evaluations_since_best(aps)
 
 
 def _report_folder(run: Run) -> Path:
@@ -124,7 +130,13 @@ def out_of_patience(run: Run) -> bool:
     patience, state = run.settings.output.patience, run.state
     if not patience or state.epoch > state.evaluated:
         return False
-    if run.ranks.from_first(state.evaluations_since_best) < patience:
+    if run.ranks.from_first(lambda: evaluations_since_best(state.ap_by_epoch)) < patience:
         return False
     say(f"Stopped early after epoch {state.epoch}: {counted(patience, 'evaluation')} without a higher AP (--patience)")
     return True
+
+
+def evaluations_since_best(ap_by_epoch: dict[int, float]) -> int:
+    """Returns the number of evaluations since the highest AP, or since the first of several equally high ones."""
+    aps = [ap_by_epoch[epoch] for epoch in sorted(ap_by_epoch)]
+    return len(aps) - 1 - aps.index(max(aps)) if aps else 0

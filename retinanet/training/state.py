@@ -194,11 +194,6 @@ class TrainingState:
         self.epoch, self.iteration, self.epoch_seconds, self.epoch_waited = self.epoch + 1, 0, 0.0, 0.0
         self.tally.zero_()
 
-    def evaluations_since_best(self) -> int:
-        """Returns the number of evaluations since the highest AP, or since the first of several equally high ones."""
-        aps = [self.ap_by_epoch[epoch] for epoch in sorted(self.ap_by_epoch)]
-        return len(aps) - 1 - aps.index(max(aps)) if aps else 0
-
     def statistics(self) -> list[Tensor]:
         """Returns the batch-norm statistics that a forward pass changes."""
         both = [(norm.running_mean, norm.running_var) for norm in self.norms if norm.training]

@@ -13,7 +13,7 @@ from retinanet.checkpoints.output_folder import read_evaluations, write_evaluati
 from retinanet.coco.results import Found
 from retinanet.commands.evaluate import better_checkpoint
 from retinanet.training import evaluation
-from retinanet.training.state import TrainingState
+from retinanet.training.evaluation import evaluations_since_best
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -136,12 +136,16 @@ def test_patience_needs_objects_to_evaluate_on(patient, coco_path):
 
 @pytest.mark.parametrize(
     ("aps", "since"),
-    [({}, 0), ({3: 0.1}, 0), ({1: 0.5, 2: 0.5}, 1), ({10: 0.1, 9: 0.3, 11: 0.2}, 2), ({1: 0, 2: 0.1}, 0)],
+    [
+        ({}, 0),
+        ({3: 0.1}, 0),
+        ({1: 0, 2: 0.1}, 0),
+        ({1: 0.5, 2: 0.25, 3: 0.5}, 2),  # an equal one is no better
+        ({10: 0.1, 9: 0.3, 11: 0.2}, 2),  # in whatever order they were saved
+    ],
 )
 def test_evaluations_since_the_best(aps, since):
-    state = TrainingState.__new__(TrainingState)
-    state.ap_by_epoch = aps
-    assert state.evaluations_since_best() == since
+    assert evaluations_since_best(aps) == since
 
 
 def test_an_ap_near_zero_is_explained_once(script, coco_path, tmp_path):

@@ -85,22 +85,6 @@ def test_a_finished_epoch_is_added_up_and_the_next_begins_at_nothing():
     assert (state.num_images, state.seconds, state.epoch_losses) == (5, 30, [0.5, 0.5])
 
 
-@pytest.mark.parametrize(
-    ("aps", "passed"),
-    [
-        ({}, 0),
-        ({1: 0.5}, 0),
-        ({1: 0.5, 2: 0.25, 3: 0.5}, 2),  # an equal one is no better
-        ({10: 0.5, 2: 0.25, 30: 0.375}, 1),
-        ({30: 0.375, 2: 0.25, 10: 0.5}, 1),  # in whatever order they were saved
-    ],
-)
-def test_evaluations_since_the_best(aps, passed):
-    state = new_state()
-    state.ap_by_epoch = aps
-    assert state.evaluations_since_best() == passed
-
-
 def test_the_record_of_a_skipped_step_has_only_the_objects():
     state = new_state()
     step(state, batch_of([1, -2, 0, -1]), lambda losses: losses._replace(regression=losses.regression * torch.nan))

@@ -54,6 +54,20 @@ def test_numbers_in_tensorboard_are_the_logs_and_a_resumed_run_doubles_none(scri
     assert "precision_recall" in events.Tags()["images"]
 
 
+def test_a_run_out_of_patience_has_a_report_and_its_charts(script, coco_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    how = ("--coco_path", coco_path, *FLAGS, "--track", "tensorboard", "--learning_rate", 1e-12)
+    run = script("train", *how, "--epochs", 5, "--patience", 1)
+
+    assert (run.code, "Stopped early after epoch 2" in run.out) == (0, True)
+    assert Path("output/report/report.html").exists()
+    events = EventAccumulator("output/tensorboard", {"images": 0})
+    events.Reload()
+    assert "precision_recall" in events.Tags()["images"]
+
+
 def test_numbers_in_mlflow(script, coco_path):
     mlflow = pytest.importorskip("mlflow")
     how = ("--coco_path", coco_path, *FLAGS, "--track", "mlflow", "--resume")
