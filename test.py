@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on a set and writes its result file, or evaluates or compares result files."""
+"""Evaluates a checkpoint on a set and writes a result file, or evaluates or compares existing result files."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.evaluate import evaluate_settings

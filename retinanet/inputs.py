@@ -15,9 +15,9 @@ from retinanet.settings.train import TrainSettings
 
 
 def checked_inputs(settings: Any) -> Any:
-    """Returns the settings, with the run's other checkpoint if the default one is missing.
+    """Returns the settings; if the default checkpoint is missing, with the run's other one (best or final) instead.
 
-    Without --set_name, the set to evaluate result files on is the one that the first record next to them names.
+    Without --set_name, result files are evaluated on the set named in the first record found next to them.
     Raises UserError if a checkpoint or an annotation file is missing.
     """
     match settings:

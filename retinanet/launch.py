@@ -2,8 +2,8 @@
 
     python -m retinanet.launch --nproc_per_node 8 train.py --coco_path data ...
 
-torchrun itself ends with a traceback and code 1, whatever the ranks' codes are. On SIGUSR1, which clusters send, it
-ends without passing the signal on to the ranks.
+On its own, torchrun ends with a traceback and code 1, whatever the ranks' codes are. On SIGUSR1, which clusters send,
+torchrun ends without passing the signal on to the ranks; this launcher passes it on.
 """
 
 import logging

@@ -36,13 +36,13 @@ def set_name_of(name: str) -> str:
 
 
 def set_told_by(file: Path) -> str | None:
-    """Returns the set (train, val or test) that the file's name or else its folder's name contains; None if unclear."""
+    """Returns the set (train, val or test) according to the file's name or else its folder's; None if unclear."""
     words = {known_set(word) for word in re.split("[^a-z0-9]+", file.stem.lower())} - {None}
     return words.pop() if len(words) == 1 else known_set(file.parent.name) if not words else None
 
 
 def export_above(folder: Path) -> Path | None:
-    """Returns the export that contains `folder` as one of its parts, such as labels/; None if there is no export."""
+    """Returns the export if `folder` is only a part of one, such as its labels/ folder; otherwise None."""
     place = Path(os.path.abspath(folder))
     while known_set(place.name) or place.name.lower() in PARTS:
         place = place.parent
@@ -93,7 +93,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 
 
 def split_advice(root: Path, missing: str, existing: Sequence[str]) -> str:
-    """Returns a space and a sentence on how to make val of train, if val is `missing` and only train exists, or ""."""
+    """Returns a space and a sentence on splitting val off train, if val is `missing` and only train exists, or ""."""
     if missing != VAL or [*existing] != ["train"]:
         return ""
     output = root.with_name(f"{root.name}2") if root.name else "data2"

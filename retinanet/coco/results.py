@@ -154,7 +154,7 @@ def record_path(path: Path) -> Path:
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], str]:
-    """Returns the record of the result file `path`, and ""; if it can't be used, an empty record and the reason."""
+    """Returns the record of the result file `path` and "", or an empty record and why the record can't be used."""
     beside = record_path(path)
     if not beside.exists():
         return {}, f"there is no {beside}"
@@ -171,13 +171,13 @@ def read_record(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def recorded_set(paths: Sequence[Path]) -> str | None:
-    """Returns the set named in the record of the first result file in `paths` that has one; None if none has."""
+    """Returns the first set named in the records of the result files `paths`; None if no record names one."""
     names = (read_record(path)[0].get(TEST_SETTINGS, {}).get("set_name") for path in paths)
     return next(filter(is_text, names), None)
 
 
 def _other_annotations(record: dict[str, Any], annotations: Annotations) -> str | None:
-    """Returns the annotation file that a result file was made for, by its `record`, if not for these `annotations`."""
+    """Returns the annotation file that the `record` of a result file names, unless it matches these `annotations`."""
     data = record.get("data")
     match [*data.values()] if isinstance(data, dict) else []:
         case [{"file": str(file), "sha256": str(digest)}] if digest != annotations.fingerprint:

@@ -39,9 +39,9 @@ def stratified(
 
     `counts` are each group's numbers of objects by class, and `sizes` are the groups' numbers of images. This is
     iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest classes come first,
-    and each group goes to the part that lacks the most objects of the group's rarest class. The objects of a class with
-    less than one for the smallest part can't be divided by the shares, and many such classes would all err in the same
-    direction. So a part that has its share of the images of all these classes gets no more of them.
+    and each group goes to the part that lacks the most objects of the group's rarest class. If a class has too few
+    objects for the smallest part to be due even one, they can't be divided by the shares, and with many such classes,
+    the errors would add up. So a part that already has its share of the images with such classes gets no more of them.
     """
     order = np.random.default_rng(seed).permutation(len(counts)).tolist()
     needs = _Needs(counts, sizes, shares)

@@ -143,7 +143,7 @@ def setup_of(settings: CheckDataSettings) -> AnchorSetup:
 
 
 def tile_block(settings: CheckDataSettings, dataset: CocoDataset) -> list[str]:
-    """Returns lines on the tiles of --tile and of other sides; no lines without the flag."""
+    """Returns lines on the tiles that --tile sets and on tiles of other sizes; no lines without the flag."""
     tiling = settings.tiling
     if not tiling.tiles or not dataset.is_learned.any():
         return []
@@ -222,7 +222,7 @@ def existing_sets(coco_path: Path) -> list[str]:
 def check_image_files(
     sets: list[CheckedSet], fits: Sequence[BoxFit | None], threads: int, findings: Findings
 ) -> list[list[Content]]:
-    """Decodes each image once, checks it, scores boxes for `fits`, and returns the contents of the images by set."""
+    """Decodes and checks each image once, adds box scores to `fits`, and returns the images' contents by set."""
     contents: list[list[Content]] = []
     for checked, fit in zip(sets, fits, strict=True):
         every = read_contents(checked.dataset, threads, fit)

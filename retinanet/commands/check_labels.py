@@ -105,9 +105,10 @@ def require_objects(annotations: Annotations) -> None:
 
 
 def report(settings: CheckLabelsSettings, dataset: CocoDataset, seen: Iterator[Seen], results: Path) -> Found:
-    """Finds suspects from the regions and detections `seen`, writes them and the report, and returns all detections.
+    """Finds suspects, writes them and the report, and returns all detections.
 
-    `results` is the path of the result file with the detections.
+    `seen` yields the regions and detections of each image; `results` is the path of the result file with the
+    detections.
     """
     annotations, training = dataset.annotations, settings.training
     folder = training.output.output_path

@@ -125,7 +125,7 @@ def is_installed(name: str) -> bool:
 def load_exports_set(settings: ExportSettings, checkpoint: Checkpoint, set_name: str) -> CocoDataset:
     """Loads a set of images for verification or calibration.
 
-    Raises UserError if the set or a COCO backend is missing, or if its classes aren't the checkpoint's.
+    Raises UserError if the set or a COCO backend is missing, or if the set's classes aren't the checkpoint's.
     """
     try:
         annotations, dataset = load_set(
@@ -148,7 +148,7 @@ def load_exports_set(settings: ExportSettings, checkpoint: Checkpoint, set_name:
 
 
 def require_ap(settings: ExportSettings, dataset: CocoDataset) -> None:
-    """Raises UserError if the set has no objects, because the AP loss from INT8 can't be measured without any."""
+    """Raises UserError if the set has no objects, because then the AP that INT8 loses can't be measured."""
     if not has_objects(dataset.annotations):
         raise UserError(
             f"{dataset.annotations.path}: has no objects, and --int8 measures the AP that the file loses. Choose "
@@ -170,7 +170,7 @@ class ExportedDetector(NamedTuple):
         return content
 
     def runner_of(self, content: bytes) -> Runner:
-        """Returns the runner of that file."""
+        """Returns a runner for the file that `file_of` makes from `content`."""
         file = self.file_of(content)
         return openvino_runner(file, "cpu") if self.settings.format == OPENVINO else onnx_runner(file, "cpu")
 

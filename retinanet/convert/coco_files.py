@@ -97,9 +97,9 @@ def _only_set(file: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _told_sets(files: list[Path], reading: Reading) -> dict[str, Path]:
-    """Returns the annotation file of each set that the name of a file, or of its folder, tells.
+    """Returns the annotation file of each set, recognised by the name of the file or of its folder.
 
-    Raises UserError if two files seem to be the same set.
+    Raises UserError if two files seem to belong to the same set.
     """
     sets: dict[str, Path] = {}
     for file in files:
@@ -131,7 +131,7 @@ def _entries(content: Any, key: str) -> list[dict[str, Any]]:
 
 
 def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
-    """Removes category 0, Roboflow's project name, if it has no objects and is all other categories' supercategory."""
+    """Removes category 0, Roboflow's project name, if it has no objects and is the supercategory of all others."""
     categories = [category for content in contents.values() for category in _entries(content, "categories")]
     is_used = any(
         entry.get("category_id") == 0 for content in contents.values() for entry in _entries(content, "annotations")
@@ -266,7 +266,7 @@ def _images(
     folder: Path,
     content: dict[str, Any],
 ) -> list[LabelledImage]:
-    """Returns the images with their boxes; missing images are expected in `folder`."""
+    """Returns the images with their boxes; the message about a missing image names its place in `folder`."""
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -1,4 +1,4 @@
-"""Reads CSV annotations, with or without a header: a row per object, and optionally a file of rows class,number."""
+"""Reads CSV annotations, with or without a header: a row per object, and optionally a file that numbers the classes."""
 
 import csv
 import math
@@ -42,9 +42,9 @@ def read_csv(reading: Reading) -> Labelled:
     """Reads the sets of a folder, one per file, or the set of a single file.
 
     Image paths are relative to the folder of the CSV file; an image that isn't there is looked up by its name. A row
-    with only a path stands for an image without objects. A file of rows class,number numbers the classes; without such
-    a file, classes are sorted by name. Raises UserError, naming the mistake; mistakes in individual rows are added to
-    `reading` instead.
+    with only a path stands for an image without objects. A file with the columns class,number numbers the classes;
+    without such a file, classes are sorted by name. Raises UserError, naming the mistake; mistakes in individual rows
+    are added to `reading` instead.
     """
     source = reading.source
     folder = reading.root
@@ -292,7 +292,7 @@ def _image(reading: Reading, path: Path, row: Row, finder: ImageFinder) -> Path:
 
 
 def _require_left_and_top(path: Path, images: list[LabelledImage]) -> None:
-    """Raises UserError if boxes, read as left, top, width and height, look like corners, or a centre and a size."""
+    """Raises UserError if boxes read as (left, top, width, height) look like corners or like a centre and a size."""
     pairs = [(box[1:5], (image.width, image.height)) for image in images for box in image.boxes]
     if not pairs:
         return

@@ -101,8 +101,8 @@ def _fault_in(entry: dict[str, Any]) -> str:
 def corrected(labelled: Labelled, decisions: Decisions) -> tuple[Labelled, list[str]]:
     """Returns the dataset with one of its sets corrected, and lines that say what changed.
 
-    Raises UserError if the set has changed since the decisions were made, if an image, an annotation or a category
-    isn't in it, or if two decisions contradict each other.
+    Raises UserError if the set has changed since the decisions were made, if it lacks an image, an annotation or a
+    category that they name, or if two decisions contradict each other.
     """
     chosen = _set_of(labelled, decisions)
     _require_known(decisions, chosen, labelled.category_ids or [])

@@ -28,7 +28,7 @@ LEAST_SHARE = 1e-6  # of the image's side: YOLO's numbers have six decimal place
 
 
 def fitted(labelled: Labelled, kind: str, source: Path) -> Labelled:
-    """Returns the dataset as the format `kind` can express it; its notes say what that changed.
+    """Returns the dataset adapted to what the format `kind` can express; its notes say what was changed.
 
     Raises UserError, naming the `source` or an image, if classes, names or sets can't be expressed.
     """
@@ -168,7 +168,7 @@ def _require_distinct_files(labelled: Labelled) -> None:
 
 
 def _require_distinct_stems(labelled: Labelled, kind: str) -> None:
-    """Raises UserError if two images would share an annotation file, whose name is the image's with another suffix."""
+    """Raises UserError if two images would share an annotation file because their names differ only in the suffix."""
     for group in [labelled.sets] if kind == VOC else [[labelled_set] for labelled_set in labelled.sets]:
         places: dict[Path, Path] = {}
         for image in _images(group):

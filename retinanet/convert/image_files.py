@@ -48,7 +48,7 @@ class ImageFinder:
         """Returns the image called `file_name`, or else an image with the same stem; None if there is neither.
 
         With `by_annotation`, the last resort is an image with the stem of the file `annotation`. Raises DataFault if
-        the name leaves the dataset, or if several images match.
+        the name points outside the dataset, or if several images match.
         """
         path = PurePosixPath(file_name.replace("\\", "/"))
         if "\0" in file_name or (".." in path.parts and not self._reading.told.image_path):
@@ -130,7 +130,7 @@ def annotated_twice(image: Path, where: str, earlier: str) -> DataFault:
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
     """Returns the images, divided into sets by the names of their folders; if no folder names a set, all are train.
 
-    Otherwise, images outside the folders of the sets are left out. `images` are keyed by annotation file.
+    If some folders name a set, images outside them are left out. `images` are keyed by annotation file.
     """
     sets: dict[str, dict[Path, LabelledImage]] = {}
     for file, image in images.items():

@@ -98,7 +98,7 @@ def _list(value: Any) -> list[dict[str, Any]]:
 
 
 def _image(reading: Reading, data: Any, file: Path, where: str, finder: ImageFinder) -> Path:
-    """Returns a task's image: under the key `image` or, without that key, any whose value looks like a path or URL."""
+    """Returns a task's image: the value of the key `image` or else any value that looks like a path or URL."""
     texts = [value for value in data.values() if is_text(value) and value] if isinstance(data, dict) else []
     texts = [text for text in texts if text == data.get("image")] or [
         text

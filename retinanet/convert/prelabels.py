@@ -27,7 +27,7 @@ def labelled_image(path: Path, name: str, size: tuple[int, int], detections: Fou
 def prelabels(
     images: Sequence[LabelledImage], kind: str, class_names: list[str], category_ids: list[int], source: Path
 ) -> Labelled:
-    """Returns a dataset of the `images` as the format `kind` can express it; its notes say what that changed.
+    """Returns a dataset of the `images`, adapted to what the format `kind` can express; its notes say what was changed.
 
     Raises UserError, naming the weights file `source` or an image, if the format can't hold the name of a class or of
     an image.

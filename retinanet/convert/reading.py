@@ -97,7 +97,7 @@ class Reading:
         self.mistakes.setdefault(fault.kind, []).append(fault.message)
 
     def require_labels(self, name: str, labelled: int, total: int, looked_for: str) -> None:
-        """Raises UserError if hardly any of the `total` images of the set `name` has a label file."""
+        """Raises UserError if hardly any of the `total` images of the set `name` have a label file."""
         if not total or labelled >= max(1, LEAST_LABELLED * total) or self.told.allow_unlabelled:
             return
         unread = [path for path in self.files(".txt", ".xml", ".json") if not self.tree.is_read(path)]

@@ -67,7 +67,7 @@ class Labelled(NamedTuple):
 
 
 def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
-    """Prefixes file names that occur in several sets with the set's name, because all images go into one folder.
+    """Puts the set's name before file names that occur in several sets, because all images go into one folder.
 
     Suffixes are ignored, because annotation files may replace the suffix of the image's name. Also returns a list that
     holds a note if any name was changed.
@@ -116,7 +116,7 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
 
 
 def upright_boxes(labelled: Labelled, exif: str) -> tuple[Labelled, list[str]]:
-    """Rotates boxes to fit the upright image if its size shows that they refer to the stored pixels.
+    """Rotates boxes to fit the upright image if the annotated size shows that they refer to the stored pixels.
 
     With RAW, boxes are also rotated if the size doesn't settle the question. Also returns notes on the images that have
     an EXIF orientation.

@@ -11,8 +11,9 @@ WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
 
 def write(labelled: Labelled, kind: str, folder: Path, images: str) -> None:
-    """Writes a dataset, which `fitted` has adapted to the format `kind`, to `folder`, if it reads back the same.
+    """Writes a dataset to `folder` in the format `kind`, to which `fitted` has adapted it.
 
-    `images` says whether images are linked, copied or left out. Raises UserError if the dataset reads back differently.
+    `images` says whether images are linked, copied or left out. If the dataset reads back differently, writes nothing
+    and raises UserError.
     """
     WRITERS[kind](labelled, folder, images)

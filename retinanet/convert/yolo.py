@@ -346,8 +346,8 @@ def _images(
 def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
     """Returns the folder below --image_path that ends with as many of the last folders of `text` as possible.
 
-    Folders called images don't count. If there is no such folder, returns --image_path if there is only one set,
-    otherwise None.
+    Folders called images don't count. Without such a folder, returns --image_path if there is only one set, otherwise
+    None.
     """
     parts = [part for part in PureWindowsPath(text).parts if part.lower() != "images"]
     places = (top.joinpath(*parts[start:]) for start in range(len(parts)))
@@ -377,7 +377,7 @@ def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
 def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> Path | None:
     """Returns the file or folder below `roots` with the longest ending in common with another machine's `path`.
 
-    The first such path is noted.
+    Only the first such path gets a note.
     """
     parts = PureWindowsPath(path).parts[1:]
     places = (root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots)
@@ -428,7 +428,8 @@ def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple
 def _label_places(image: Path) -> list[Path]:
     """Returns the possible label files of an image, in the order in which to look for them.
 
-    They have labels/ in place of one images/ in the image's path (the last images/ first), or are next to the image.
+    In their paths, labels/ replaces one images/ of the image's path, the last one first; then comes the file next to
+    the image.
     """
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part.lower() == "images"]
@@ -478,7 +479,7 @@ def _plain_stem(path: Path) -> str:
 
 
 def _nearest(path: Path, others: Sequence[Path]) -> list[Path]:
-    """Returns which of `others` share the longest run of innermost folders with `path`.
+    """Returns those of `others` that share the longest run of innermost folders with `path`.
 
     Only those with the stem of `path` count, unless there are none.
     """

@@ -114,7 +114,7 @@ def _pixels_of_epoch(dataset: CocoDataset, setup: AnchorSetup) -> float:
 
 
 def tile_remedies(dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, most: int) -> list[Remedy]:
-    """Returns the effects of no tiles, then of tiles of several sizes, that of `setup` among them, largest first."""
+    """Returns the effects of using no tiles, then of several tile sizes, including that of `setup`, largest first."""
     assert setup.tiles
     whole = setup._replace(tiles=None)
     longest = int(dataset.annotations.sizes.max(initial=1))

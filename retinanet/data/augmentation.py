@@ -99,7 +99,7 @@ def _distort(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _zoom_out(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Shrinks one image in two, each side to no less than a quarter, and pads it with the mean colour."""
+    """Shrinks half of the images at random, each side to no less than a quarter, and pads them with the mean colour."""
     height, width = parts[0].shape[1:]
     return _resized(v2.RandomZoomOut(fill=FILL)(*parts), (height, width))
 

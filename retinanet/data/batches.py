@@ -11,7 +11,7 @@ from retinanet.detector.structures import Targets
 
 
 class Sample(NamedTuple):
-    """One image with its boxes, resized but not yet padded."""
+    """An image, or a part of it, with its boxes, before padding."""
 
     image: Tensor  # uint8 [3, height, width]
     boxes: Tensor  # float32 [objects, 4], including crowd regions if the dataset keeps them

@@ -1,8 +1,8 @@
 """Scores how well the boxes of a set fit the pixels: in which reading do their sides lie on edges of the pictures?
 
 A box that is read correctly has its sides on edges of its own picture, and not on edges of other pictures. So each box
-is scored in each reading, on its own picture and on a few others. z is the mean of paired differences divided by the
-mean's standard error, for which the boxes of an image count as one observation, because their errors are correlated.
+is scored in each reading, on its own picture and on a few others. z is the mean of paired differences divided by its
+standard error. In the latter, the boxes of an image count as one observation, because their errors are correlated.
 """
 
 import re
@@ -135,7 +135,7 @@ class BoxFit:
     def _scores(
         self, edges: Edges, places: np.ndarray, names: Sequence[str], sizes: np.ndarray, factors: Sequence[float] = ()
     ) -> np.ndarray:
-        """Returns the scores of boxes in each reading, and with sizes times `factors`: float32 [n, names + factors].
+        """Returns the scores of boxes in each reading, and of boxes scaled by `factors`: float32 [n, names + factors].
 
         Each box is read in a picture of `sizes` [n or 1, 2], then converted to fractions of that picture.
         """

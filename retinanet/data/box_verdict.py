@@ -1,4 +1,4 @@
-"""Decides from scores whether boxes fit as given, in another reading or in none, or whether scores can't tell."""
+"""Decides from scores whether boxes fit as given, fit in another reading, fit in none, or can't be judged."""
 
 from typing import NamedTuple
 
@@ -108,7 +108,7 @@ def words_of(verdict: Verdict) -> str:
 
 
 def z_of(differences: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each column's mean in `differences` [n, m] divided by its standard error, and these errors: [m], [m].
+    """Returns the mean of each column of `differences` [n, m] divided by its standard error, and the errors: [m], [m].
 
     NaN values are left out. `images` [n] must be ascending and not empty; the differences of an image count as one
     observation.

@@ -51,9 +51,10 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
     Gradients are scaled so that their mean over the whole picture is about 1.
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side is measured inside the picture, at the
-    best place near it. A side outside counts as gradient 0: boxes drawn by people and tools end at the border, so a box
-    that leaves its picture was probably read wrongly. A box without area has the score 0. A side on the border, beyond
-    which an object may continue, is left out; the score is NaN if fewer than LEAST_SIDES are left.
+    best place near it. A side outside the picture counts as having no gradient: boxes drawn by people and tools end at
+    the border, so a box that leaves its picture was probably read wrongly. A box without area has the score 0. A side
+    on the border, beyond which an object may continue, is left out; the score is NaN if fewer than LEAST_SIDES are
+    left.
     """
     height, width = edges.size
     x1, y1, x2, y2 = (corners * [width, height, width, height]).T
@@ -91,8 +92,8 @@ def _means(
 ) -> np.ndarray:
     """Returns the largest mean gradient near the lines at `places` [2, n], from `starts` to `ends` [n]: [2, n].
 
-    A line may be moved by up to SLACK of its box's extent in `extents` [n], or by a pixel if that is more. Lines on the
-    border give NaN, and lines outside give 0.
+    A line may be moved by up to SLACK times the extent of its box (`extents` [n]), or by a pixel if that is more. Lines
+    on the border give NaN, and lines outside give 0.
     """
     last, num_lines = len(sums) - 1, sums.shape[1]
     first = np.rint(starts).clip(0, last).astype(np.int32)

@@ -107,7 +107,7 @@ def are_untold(annotations: Annotations, headers: Headers) -> np.ndarray:
 def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[str]:
     """Returns notes on images whose boxes were turned upright, or whose size doesn't show whether to turn them.
 
-    With RAW, returns none.
+    With RAW, returns no notes.
     """
     if exif == RAW:
         return []

@@ -50,7 +50,7 @@ class PicturesChanged(UserError):
 
 
 class Header(NamedTuple):
-    """The size, orientation and depth that the header of an image file states."""
+    """The size, orientation and depth stated in the header of an image file."""
 
     height: int  # of the stored pixels
     width: int
@@ -68,8 +68,8 @@ class Header(NamedTuple):
     def turn(self, size: tuple[int, int], exif: str) -> int | None:
         """Returns the EXIF orientation to apply to the stored pixels to get a picture of this `size` (height, width).
 
-        If both the upright and the stored picture have this size, the upright one is chosen or, with RAW, the stored
-        one. Returns None if neither has it.
+        If both the upright and the stored picture have this size, chooses the upright one, or the stored one if `exif`
+        is "raw". Returns None if neither has this size.
         """
         sizes = {self.orientation: self.upright_size, 1: self.stored_size}
         turns = [turn for turn, other in sizes.items() if other == size]
@@ -92,9 +92,9 @@ def read_image(
 
     Only the first frame is read, and transparency is dropped. With a `region`, returns only this part of the image,
     which saves memory. For the picture's orientation, see Header.turn. `white_level` is the value of white in 16-bit
-    pictures. Raises UserError, naming the file, if the image can't be read, has another size, has more than
-    `max_pixels` pixels (checked in the header, before decoding), or no longer matches `header`, which was read earlier
-    (PicturesChanged).
+    pictures. Raises UserError, naming the file, if the image can't be read, has a different size, or has more than
+    `max_pixels` pixels (checked in the header, before decoding). Raises PicturesChanged if it no longer matches
+    `header`, which was read earlier.
     """
     with _opened(path, size, max_pixels) as picture:
         current = header_of(picture)
@@ -122,7 +122,7 @@ def read_upright(
 def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
     """Returns the picture's pixels as uint8 [height, width, 3], turned upright by its EXIF orientation.
 
-    Raises UserError for 16-bit colours if they have to be scaled: Pillow holds only their high bytes.
+    Raises UserError for 16-bit colours if they have to be scaled, because Pillow keeps only their high bytes.
     """
     header = header_of(picture)
     if _needs_low_bytes(picture, header, white_level):
@@ -239,8 +239,9 @@ def _other_size(path: str | Path, header: Header, size: tuple[int, int]) -> Data
 def header_of(picture: Image.Image, path: Path | None = None) -> Header:
     """Returns the header of an open picture.
 
-    A PNG file may hold its orientation after its pixels, which then have to be decoded. With the `path` of a picture
-    that isn't decoded yet, they are decoded only if metadata follows them in the file; without `path`, always.
+    The orientation in a PNG file may come after the pixels, which then have to be decoded to reach it. Given the `path`
+    of a picture that isn't decoded yet, this function decodes them only if metadata follows them in the file; without
+    `path`, it always does.
     """
     is_deep = picture.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     if picture.format == "PNG" and (path is None or _has_late_metadata(path)):
@@ -257,7 +258,7 @@ def header_of(picture: Image.Image, path: Path | None = None) -> Header:
 
 
 def _has_late_metadata(path: Path) -> bool:
-    """Returns True if, after its first pixels, the PNG file `path` has a chunk that may hold an orientation."""
+    """Returns True if the PNG file `path` has, after its first pixels, a chunk that may hold an orientation."""
     pixels_began = False
     with open(path, "rb") as file:
         file.seek(PNG_SIGNATURE)

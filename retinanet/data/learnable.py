@@ -1,4 +1,7 @@
-"""Refuses training sets with nothing to learn: a run on such a set would end with a loss of 0 and no error."""
+"""Refuses training sets with nothing to learn, and returns warnings about boxes and classes that look wrong.
+
+Without this check, a run on a set with nothing to learn would end with a loss of 0 and no error message.
+"""
 
 from collections.abc import Iterator, Sequence
 

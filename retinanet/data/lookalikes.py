@@ -22,7 +22,7 @@ def remember_lookalikes(dataset: CocoDataset, other: CocoDataset, is_alike: np.n
 
 
 def known_lookalikes(dataset: CocoDataset, coco_path: Path, set_name: str) -> np.ndarray | None:
-    """Marks the images of `dataset` that look like an image of another set of the data folder: bool [N].
+    """Marks the images of `dataset` that look like an image of the set `set_name` in the data folder: bool [N].
 
     Returns None if there is no such set, or if check_data hasn't compared the two sets as they are now.
     """

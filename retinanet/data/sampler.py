@@ -45,13 +45,13 @@ class AspectRatioBasedSampler(Sampler[Draw]):
 
     In a run on tiles, epochs show different tiles, and different numbers of them; here, a tile counts as an image.
 
-    The images are sorted by aspect ratio with a little noise, so that images of similar shape share a batch and little
-    is padded; images of equal shape are in random order. The batches are then shuffled. Every image appears exactly
-    once per epoch (or as often as its factor says), on one of the ranks; with `drop_last`, the few images that don't
-    fill a batch are left out, different ones in each epoch. The ranks share each global batch, so all have the same
-    number of batches; if a global batch is not full, a rank's share may be empty. All images of a global batch have the
-    same shorter side, which depends only on (seed, epoch, batch). With `accumulate`, a rank's share of a global batch
-    comes in that many batches, one after the other.
+    The images are sorted by aspect ratio with a little noise, so that images of similar shape share a batch and need
+    little padding; images of equal shape are in random order. The batches are then shuffled. Every image appears
+    exactly once per epoch (or as often as its factor says), on one of the ranks; with `drop_last`, the few images that
+    don't fill a batch are left out, different ones in each epoch. The ranks share each global batch, so all have the
+    same number of batches; if a global batch is not full, a rank's share may be empty. All images of a global batch
+    have the same shorter side, which depends only on (seed, epoch, batch). With `accumulate`, a rank's share of a
+    global batch comes in that many batches, one after the other.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         return num_drawn // self.batch_size if self.drop_last else -(-num_drawn // self.batch_size)
 
     def first_steps(self, epochs: int) -> Sequence[int]:
-        """Returns the first step of each epoch up to, and including, `epochs`: the number of steps before it."""
+        """Returns the number of steps before each epoch up to, and including, `epochs`: the index of its first step."""
         if self.always:
             return range(0, (epochs + 1) * len(self), len(self))
         while len(self.ends) < epochs:
@@ -162,7 +162,7 @@ def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
 
 
 def class_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
-    """Returns each class's repeat factor, max(1, sqrt(threshold / f)) if it is in a fraction f of the images: [C]."""
+    """Returns each class's repeat factor, max(1, sqrt(threshold / f)), where f is its share of the images: [C]."""
     annotations, learned = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_classes = len(annotations.class_names)
     pairs = np.unique(owners_of_rows(annotations, learned) * num_classes + annotations.labels[learned])

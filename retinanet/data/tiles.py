@@ -82,7 +82,7 @@ def grids_of(sizes: np.ndarray, tiles: Tiles, seed: int, epoch: int) -> Grids:
 class Tiled(NamedTuple):
     """Lists the tiles of an epoch, and the value of each.
 
-    The value is the largest repeat factor of the tile's targets, or 1 in a run without repeats; 0 without targets.
+    A tile's value is the largest repeat factor of its targets (1 in a run without repeats), or 0 if it has no targets.
     """
 
     windows: np.ndarray  # int64 [T, 5], see Window
@@ -108,7 +108,7 @@ def windows_of(grids: Grids) -> np.ndarray:
 
 
 def tile_targets(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visible: float) -> Iterator[TileTargets]:
-    """Yields, in chunks, each tile's targets: objects of whose area it shows at least the fraction `min_visible`.
+    """Yields, in chunks, each tile's targets: the objects with at least the fraction `min_visible` of their area in it.
 
     `corners` [n, 4] are the boxes of the objects, in pixels of their `images` [n].
     """

@@ -41,9 +41,9 @@ def anchor_grids(height: int, width: int, shapes: AnchorShapes = DEFAULT_SHAPES)
 def anchors_for(height: int, width: int, device: torch.device, shapes: AnchorShapes = DEFAULT_SHAPES) -> Tensor:
     """Returns all anchors of an input of `height` x `width` pixels: float32 [A, 4], on `device`.
 
-    They are in the order of the network's predictions: by level, row, column, ratio and scale. A level has
-    ceil(height / stride) rows and ceil(width / stride) columns of cells, and anchors are centred on each cell. The host
-    never waits for the device, even at a new size, which most batches of multi-scale training have.
+    They are in the order of the network's predictions: by level, row, column, ratio and scale. A level has ceil(height
+    / stride) rows and ceil(width / stride) columns of cells, and anchors are centred on each cell. The host never waits
+    for the device, even if the size is new, as in most batches of multi-scale training.
     """
     grids = _grids_on(*(-(-side // GRID_SIDE) * GRID_SIDE for side in (height, width)), device, shapes)
     parts = [grid[:rows, :columns] for grid, (rows, columns) in zip(grids, level_shapes(height, width), strict=True)]

@@ -71,9 +71,9 @@ def _threshold(ious: Tensor, exists: Tensor) -> Tensor:
 
 
 def nearest_cells(boxes: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-    """Returns the cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and a mask of them, [B, M, L, 9].
+    """Returns the cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and a mask, [B, M, L, 9].
 
-    The mask is False for cells that don't exist, because the level has fewer than 9.
+    The mask is False in the places left over on a level with fewer than 9 cells.
     """
     places = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2 / levels.strides  # [B, M, L, 2], in cells
     places = places[:, :, :, None]
@@ -103,9 +103,10 @@ def levels_of(height: int, width: int, device: torch.device) -> Levels:
 def _offsets() -> list[tuple[int, int]]:
     """Returns the offsets (columns, rows) from a point's cell to each cell that can be among the 9 nearest, row by row.
 
-    Every cell of the rectangle spanned by the point's cell and another cell is at least as near as the other cell. So
-    the other cell can't be among the 9 nearest if the rectangle has more than 10 cells. (The limit is 10, not 9: if the
-    point lies on the border of two cells, an equally near cell of the rectangle may come later in the order.)
+    Take the rectangle of cells with the point's cell in one corner and a cell C in the opposite corner. All its cells
+    are at least as near as C, so if it has more than 10 cells, C can't be among the 9 nearest. (The limit is 10, not 9:
+    if the point lies on the border between two cells, a cell that is exactly as near as C may come after it in the
+    order.)
     """
     reach = range(-NUM_CELLS, NUM_CELLS + 1)
     return [(x, y) for y in reach for x in reach if (abs(x) + 1) * (abs(y) + 1) <= NUM_CELLS + 1]

@@ -137,8 +137,8 @@ def conv2d(
 ) -> Tensor:
     """Convolves like F.conv2d, but in float32 where bfloat16 on a CPU gives wrong values.
 
-    If the output is one column wide, oneDNN's 3x3 convolution with stride 2 reads past the end of the input, and so do
-    its gradients; the values are then wrong, infinite or NaN. Output and gradients keep their dtypes.
+    If the output is one column wide, oneDNN's 3x3 convolution with stride 2 reads past the end of the input, both
+    forward and backward, and its results are wrong, infinite or NaN. The output and the gradients keep their dtypes.
     """
     if (
         stride[1] == 2

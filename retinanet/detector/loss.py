@@ -16,7 +16,7 @@ GIOU_WEIGHT = 2.0  # relative to the classification loss, as in https://arxiv.or
 
 
 class Assignment(NamedTuple):
-    """The targets and weights of a batch's anchors. R of the B * A anchors, called rows, can be foreground.
+    """The targets and weights of a batch's anchors. The R of the B * A anchors that can be foreground are called rows.
 
     The anchors themselves are left out, because shifting or scaling an axis doesn't change these losses. (DIoU and CIoU
     losses would change, so they would need the anchors of the rows.)

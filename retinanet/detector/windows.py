@@ -76,13 +76,13 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool
 
 
 def _window(cells: Tensor) -> tuple[slice, slice]:
-    """Returns the smallest window (rows, columns) that contains all true `cells` [h, w]."""
+    """Returns the smallest window (rows, columns) that contains every cell marked in `cells`, bool [h, w]."""
     rows, columns = (cells.any(dim=axis).nonzero().squeeze(1).tolist() for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def windows_of(cells: Tensor) -> list[tuple[slice, slice]]:
-    """Returns windows that together contain all true `cells` [h, w], split wherever a split saves work."""
+    """Returns windows that together contain every cell marked in `cells`, bool [h, w], split where that saves work."""
     rows, columns = _window(cells)
     for axis, place in enumerate((rows, columns)):
         taken = cells[rows, columns].any(dim=1 - axis).nonzero().squeeze(1)

@@ -43,7 +43,7 @@ class ClassNumbers(NamedTuple):
 
     @property
     def is_never_found(self) -> bool:
-        """Returns True if the class has objects but no true positive at the overall best threshold and no useful F1."""
+        """Returns True if the class has objects, but no hit at the best threshold and no F1 of at least USEFUL_F1."""
         return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 
@@ -167,7 +167,7 @@ def _best_overall(detections: Found, matches: DetectionMatches, annotations: Ann
 
 
 def _best_of(detections: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
-    """Returns the working point with the best F1 of the `chosen` detections, if there are `num_objects` to find."""
+    """Returns the working point with the best F1 of the `chosen` detections, given `num_objects` objects to find."""
     counted = chosen & ~matches.ignored[0]
     scores, hits = detections.scores[counted].astype(np.float32), matches.hits[0, counted]
     # A threshold keeps either all detections with equal float32 scores or none of them.

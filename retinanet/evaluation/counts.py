@@ -18,7 +18,7 @@ from retinanet.evaluation.tide_errors import MISSED, Errors
 class Counts(NamedTuple):
     """Holds the counts of G groups, which are classes, images or the points of a curve.
 
-    A miss is an object that no detection of its class above the threshold matches. TIDE counts an object as "missed"
+    A miss is an object without a matching detection of its class above the threshold. TIDE counts an object as "missed"
     only if no detection at all matches or nearly matches it.
     """
 

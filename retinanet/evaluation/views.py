@@ -64,9 +64,10 @@ def look_with(
 
 @torch.no_grad()
 def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator[MergedViews]:
-    """Yields the merged candidates of every `views.num_sides` successive batches: the same images in several sizes.
+    """Yields the merged candidates of each group of `views.num_sides` successive batches.
 
-    The views are independent of each other until NMS. Nothing here waits for the device.
+    A group holds the same images in several sizes. The views are independent of each other until NMS. Nothing here
+    waits for the device.
     """
     candidates_of_views: list[Candidates] = []
     for batch in batches:

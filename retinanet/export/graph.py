@@ -66,8 +66,8 @@ class DetectorGraph(nn.Module):
 def nms_by_class(boxes: Tensor, class_scores: Tensor, nms_iou: float, threshold: float) -> Tensor:
     """Returns a mask [B, N], with 1 for the `boxes` [B, N, 4] that survive NMS by class, and 0 for the others.
 
-    Only boxes with `class_scores` [B, C, N] above `threshold` take part. torch.export can't trace NMS, so ONNX's
-    NonMaxSuppression takes the place of this operator in the file.
+    Only boxes with `class_scores` [B, C, N] above `threshold` take part. torch.export can't trace NMS, so the graph
+    contains this operator, which becomes ONNX's NonMaxSuppression in the file.
     """
     kept = torch.zeros_like(boxes[..., 0])
     for image, of_image in enumerate(class_scores):

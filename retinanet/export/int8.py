@@ -48,7 +48,7 @@ class Quantiser:
         return self._quantised({node for nodes in self.layers.values() for node in nodes} - kept)
 
     def with_only(self, layer: str) -> bytes:
-        """Returns the file with only `layer` quantised, and the nodes that share a tensor with it."""
+        """Returns the file in which only `layer` and the nodes that share a tensor with it are quantised."""
         return self._quantised(self.layers[layer])
 
     def _quantised(self, nodes: Collection[str]) -> bytes:

@@ -25,7 +25,7 @@ def openvino_model(content: bytes, facts: dict[str, Any]) -> Any:
 def write_openvino(model: Any, path: Path) -> int:
     """Writes the model to `path` (.xml) and its weights next to it (.bin), each atomically.
 
-    Returns the size of both files in bytes. Raises OSError if writing fails.
+    Returns the total size of the two files in bytes. Raises OSError if writing fails.
     """
     with TemporaryDirectory(dir=path.parent) as folder:
         openvino_library().save_model(model, Path(folder) / path.name, compress_to_fp16=False)

@@ -56,16 +56,21 @@ class Detector:
         detector = Detector("output/best.pt")
         boxes, scores, labels, names = detector("street.jpg")
 
-    `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. Detections score above `threshold`, by
-    default the threshold with the best F1 in the checkpoint's last evaluation, or 0.3 if there was none. A dict sets
-    thresholds by class: {None: 0.3, "traffic light": 0.5}, where None stands for all other classes. `classes` are the
-    names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
-    cut; neighbouring tiles overlap by at least the fraction `overlap` of their side, and each image is also processed
-    as a whole. By default, `tile` and `overlap` are as in training, and `overlap` is 0.2 if training used no tiles; a
-    `tile` of 0 turns tiles off. `flip_test` and `test_sides` turn on test-time augmentation. They and the other
-    settings work as in test.py, except that a `precision` of "auto" also selects bfloat16 on a CPU where it is faster.
-    An exported file stores its own defaults; its `num_candidates` can't be changed, nor can the precision of an ONNX
-    file.
+    `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. An exported file stores its own defaults;
+    its `num_candidates` can't be changed, nor can the precision of an ONNX file.
+
+    Only detections that score above `threshold` are returned. The default is the threshold with the best F1 in the
+    checkpoint's last evaluation, or 0.3 if there was none. A dict sets thresholds by class: {None: 0.3, "traffic
+    light": 0.5}, where None stands for all other classes. `classes` are the names of the classes to find, by default
+    all.
+
+    `tile` is the side, in pixels, of the tiles into which large images are cut; 0 turns tiles off. Neighbouring tiles
+    overlap by at least the fraction `overlap` of their side, and each image is also processed as a whole. By default,
+    both settings are as in training. If training used no tiles, images are cut only if you set `tile`, and `overlap`
+    then defaults to 0.2.
+
+    `flip_test` and `test_sides` turn on test-time augmentation. These and the remaining settings work as in test.py,
+    except that a `precision` of "auto" also selects bfloat16 on CPUs where it is faster.
 
     Calls don't change the detector, so several threads can share it. Raises UserError if a file or a setting can't be
     used.

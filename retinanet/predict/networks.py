@@ -158,7 +158,7 @@ def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
 
 
 def look_of(runner: Runner, names: Sequence[str] = CANDIDATES) -> Look:
-    """Returns a Look that runs an exported network and takes its outputs `names`: boxes, scores and labels."""
+    """Returns a Look that runs an exported network and reads its outputs `names`: boxes, scores and labels."""
 
     def look(images: Tensor, sizes: Tensor) -> Candidates:
         return Candidates(*runner.run(names, images, sizes))

@@ -120,7 +120,7 @@ class Outputs:
         return str(free)
 
     def _place(self, path: Path) -> Path:
-        """Numbers `path` if that file exists, creates its folders, adds it to the record and returns it."""
+        """Returns `path`, numbered if it exists, after creating its folders and adding it to the record."""
         with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             path.parent.mkdir(parents=True, exist_ok=True)
             free = free_path(path)
@@ -141,7 +141,7 @@ def _inside(name: str) -> PurePosixPath:
 
 
 def free_path(path: Path) -> Path:
-    """Returns `path`, numbered if it exists."""
+    """Returns `path`, with a number added to its name if it exists."""
     free, number = path, 1
     while os.path.lexists(free):
         number += 1

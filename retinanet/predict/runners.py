@@ -73,7 +73,7 @@ def _onnxruntime() -> ModuleType:
 def openvino_runner(file: Any, device_name: str, precision: torch.dtype = torch.float32) -> Runner:
     """Returns the runner of an OpenVINO file, given by its path, or of an openvino.Model.
 
-    It runs on the CPU and computes the layers that aren't quantised in `precision`. Raises UserError if OpenVINO is
+    It runs on the CPU, and uses `precision` for the layers that aren't quantised. Raises UserError if OpenVINO is
     missing or can't use the device; for damaged files, OpenVINO raises RuntimeError.
     """
     library = openvino_library()

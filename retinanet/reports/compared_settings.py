@@ -27,7 +27,7 @@ class SettingDifference(NamedTuple):
 def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingDifference]:
     """Returns the differences between the records of two result files.
 
-    If a run's version lacked a flag, earlier_settings supplies the value that the run had.
+    If the version that made a run lacked a flag, earlier_settings supplies the value that it used in effect.
     """
     plain = [record[SETTINGS_KEYS[0]] for record in (a, b)]
     trained = [earlier_settings(str(values.get("weights"))) | values for values in plain]

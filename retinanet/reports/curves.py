@@ -151,7 +151,7 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
 
 
 def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
-    """Cuts off runs that diverged (ended far above their start) and would flatten the others, and adds a note."""
+    """Limits the axis so that diverged runs (which end far above their start) don't flatten the others; adds a note."""
     named = [(curve, curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS)) for curve in curves]
     known = [(curve, losses) for curve, losses in named if len(losses)]
     if not known:

@@ -89,7 +89,10 @@ def _looks_turned(dataset: CocoDataset, image: int) -> bool:
 
 
 def _link_to(path: Path, folder: Path) -> str:
-    """Returns a link from a page in `folder` to `path`, relative if both are on one drive: they can move together."""
+    """Returns a link from a page in `folder` to `path`.
+
+    The link is relative if both are on one drive, so that they can be moved together.
+    """
     try:
         return urllib.parse.quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
     except ValueError:  # another drive of Windows

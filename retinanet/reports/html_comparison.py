@@ -1,4 +1,4 @@
-"""Writes report.html for two result files: the application with the data of both, and the comparison as text."""
+"""Writes report.html for two result files: the interactive part with the data of both, and the comparison as text."""
 
 from collections.abc import Sequence
 from pathlib import Path

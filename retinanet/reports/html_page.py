@@ -56,7 +56,8 @@ REPLACED = ("Classes", "Precision and recall", "Confusion")  # the application h
 def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration], data: dict[str, Any]) -> str:
     """Returns the page: summary, COCO table, settings, a section for each of HEADINGS, and the analysis as text.
 
-    If scripts run, the application shows `data` in place of the sections in REPLACED.
+    If the browser runs scripts, the interactive part (the application) shows `data` in place of the sections in
+    REPLACED.
     """
     parts = [
         "<h2>COCO metrics</h2>",

@@ -1,4 +1,4 @@
-"""Chooses the colour, the text and the place of box labels, also for pictures made without matplotlib."""
+"""Chooses the colour, text and place of box labels, for pictures made with or without matplotlib."""
 
 import unicodedata
 from bisect import bisect
@@ -34,7 +34,7 @@ def letter_widths(name: str) -> list[int]:
 
 
 def text_colour(background: str) -> str:
-    """Returns black or white, whichever has more contrast with `background`, such as #3f90da (WCAG 2)."""
+    """Returns black or white, whichever contrasts more with `background`, a colour such as #3f90da (WCAG 2)."""
     parts = np.array([int(background[place : place + 2], 16) / 255 for place in (1, 3, 5)])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"

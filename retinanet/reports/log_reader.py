@@ -82,7 +82,7 @@ def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
 
 
 def _joined(logs: Sequence[RunLog]) -> list[RunLog]:
-    """Returns the logs in their order, with all logs of a resumed run joined into one, in the place of the first."""
+    """Returns the logs in the given order; all logs of a resumed run become one, in the place of its first."""
     by_number = sorted(logs, key=lambda log: parse_name(log.path.name).number or 0)
     starts: dict[tuple[Path, str], list[Path]] = {}  # the logs of the run that was last started, by its output folder
     runs = []

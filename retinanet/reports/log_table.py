@@ -55,7 +55,7 @@ def _folder_of_runs(log: RunLog) -> Path:
 
 
 def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
-    """Returns one log for each seed of a setting: of several training logs, the one that goes furthest.
+    """Returns one log per seed of a setting: if a seed has several training logs, the one that goes furthest.
 
     Returns an empty list if there is only one seed, or if a seed has several logs that aren't training logs.
     """

@@ -96,7 +96,7 @@ def _made_by(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _images(analysis: Analysis, annotations: Annotations) -> list[dict[str, Any]]:
-    """Returns the counts and F1 of each image at IoU 0.5, above the best threshold."""
+    """Returns each image's counts and F1 at IoU 0.5, for detections above the best score threshold."""
     counts = image_counts(analysis, annotations)
     columns = {
         "id": annotations.image_ids.tolist(),

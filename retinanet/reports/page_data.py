@@ -126,7 +126,7 @@ def _with_exact_ids(suspects: dict[str, Any]) -> dict[str, Any]:
 
 
 def _exact(identity: Any) -> Any:
-    """Returns an id, as text if JavaScript would change its digits: it rounds 2**53 + 1, and turns 7.0 into 7."""
+    """Returns an id, as text if JavaScript would change it: 2**53 + 1 would be rounded, and 7.0 would become 7."""
     is_changed = isinstance(identity, float) or (isinstance(identity, int) and abs(identity) > MOST_EXACT)
     return json.dumps(identity) if is_changed else identity
 

@@ -37,9 +37,9 @@ def run_command(read_flags: Callable[[], Any], name: str) -> None:
 def run(main: Callable[[], int]) -> None:
     """Runs a script's `main` and exits with its code.
 
-    0 means success, 1 a negative result (such as findings) or a bug, 2 a mistake by the user, 3 divergence (from
-    check_data, no verdict), 4 that memory ran out or a process died, and 128 + N that signal N ended the run. Only a
-    bug prints a traceback; any other failure prints at most one message.
+    0 means success; 1, a negative result (such as findings) or a bug; 2, a mistake by the user; 3, that training
+    diverged or that check_data reached no verdict; 4, that memory ran out or a process died; 128 + N, that signal N
+    ended the run. Only a bug prints a traceback; any other failure prints at most one message.
     """
     open_closed()
     try:
@@ -96,7 +96,7 @@ def _rank() -> int:
 def say(*lines: str, on_terminal: Sequence[str] | None = None) -> None:
     """On rank 0, prints lines to stdout and the log and flushes them, never in the middle of a progress bar.
 
-    If stdout is a terminal, it shows `on_terminal`, if given, instead; the log always gets `lines`. Each argument
+    On a terminal, stdout shows `on_terminal` instead, if it is given; the log always gets `lines`. Each argument
     becomes one line, whatever it contains: a name from a file may contain line feeds and escape sequences. Characters
     that stdout can't encode are escaped.
     """

@@ -69,11 +69,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def fastest_precision(name: str, device_name: str) -> str:
-    """Returns the precision called `name` for detection on its own, where auto may be bfloat16 on a CPU too.
+    """Returns the precision for Detector: `name`, except that auto becomes bfloat16 on a CPU that is faster in it.
 
     On a CPU, auto is bfloat16 if the CPU has AMX, or if it is from AMD and has avx512_bf16. On an Intel Xeon with
-    avx512_bf16 but no AMX, bfloat16 is slower (figures: benchmarks/README.md). Nothing is measured here, since a busy
-    machine would then change the precision, and so the detections, from one start to the next.
+    avx512_bf16 but no AMX, bfloat16 is slower (figures: benchmarks/README.md). The speed isn't measured here: on a busy
+    machine, a measurement could change the precision, and with it the detections, from one start to the next.
     """
     uses_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
     if name != "auto" or not uses_cpu:

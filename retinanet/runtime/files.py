@@ -20,7 +20,7 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
     Until then, the file has another name in the same folder: a kill, a full disk or a power cut leaves either the old
     file or the new one. Concurrent writers don't disturb each other, and the last one wins. With `previous`, the old
-    file is kept under that name. Raises OSError if writing fails.
+    file is first moved to that name, so that for a moment no file is called `path`. Raises OSError if writing fails.
     """
     path = Path(path)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")

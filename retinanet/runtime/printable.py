@@ -12,7 +12,7 @@ MARKDOWN = re.compile(r"[|`<&\[*]|\\(?=[!-/:-@\[-`{-~])")
 
 
 def printable(text: str) -> str:
-    r"""Returns `text` on one line: UNPRINTABLE characters become Python escapes such as \x1b, and others stay."""
+    r"""Returns `text` on one line: UNPRINTABLE characters become Python escapes such as \x1b; the rest is kept."""
     return UNPRINTABLE.sub(_visible, text)
 
 

@@ -44,7 +44,8 @@ HOST_ADVICE = ("lower --workers", "lower --batch_size", "remove --cache ram", "e
 def memory_explained(where: str = "", advice: Sequence[str] = ()) -> Iterator[None]:
     """Raises OutOfResources if the memory of a GPU or of the machine runs out.
 
-    `where` names the work, such as named(images), and `advice` says what helps. The outermost block passes neither.
+    `where` says what was being processed, such as named(images), and `advice` says what helps. The outermost block
+    passes neither.
     """
     try:
         yield
@@ -152,7 +153,7 @@ def _is_out_of_host_memory(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the error's first line without the allocator's numbers, which our message gives in its own words."""
+    """Returns the error's first line without the allocator's figures, because our message gives its own."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.split(r"\. GPU \d|\.$", line)[0][:160]
 

@@ -117,9 +117,9 @@ STOP = StopRequests()
 def ignore_in_worker(_worker: int) -> None:
     """As a worker_init_fn, makes a loader's worker ignore signals to the process group, which the main process handles.
 
-    If the main process stops and drops a batch, the worker's thread that hands over the batch's memory can't connect to
-    it; Python's traceback of this failure is suppressed. If a batch can't be sent, the worker ends, because the main
-    process would otherwise wait for the batch.
+    If the main process stops and drops a batch, the worker thread that hands over the batch's memory can't connect to
+    the main process; the traceback of this failure is suppressed. If a batch can't be sent, the worker ends, because
+    the main process would otherwise wait for the batch.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

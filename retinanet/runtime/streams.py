@@ -1,4 +1,4 @@
-"""Keeps a run alive when stdout or stderr vanishes: a pipe's reader ends, the terminal is closed, a disk fills up."""
+"""Keeps a run alive if stdout or stderr vanishes: if a pipe's reader ends, the terminal closes or a disk fills up."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ GONE = (errno.EPIPE, errno.EIO)  # the pipe's reader has ended; the terminal was
 
 
 class Stdout:
-    """Wraps this process's stdout, whose loss a run can survive: see `outlived`."""
+    """Wraps this process's stdout so that a run can survive its loss (see `outlived`)."""
 
     def __init__(self) -> None:
         self.is_timed = self.is_quiet = False
@@ -72,7 +72,7 @@ def open_closed() -> None:
 
 
 def hides_bars() -> bool:
-    """Returns True with --quiet, without a terminal to show progress bars, or if stdout is a pipe.
+    """Returns True if --quiet is given, stderr isn't a terminal or stdout is a pipe.
 
     Whatever reads the pipe, such as tee, may print to the same terminal, in the middle of a bar.
     """

@@ -1,4 +1,4 @@
-"""Decodes text files by their byte order mark, in XML also by their declaration, and otherwise as UTF-8."""
+"""Decodes text files by their byte order mark, by their declaration if they are XML, or otherwise as UTF-8."""
 
 import codecs
 import re

@@ -1,4 +1,4 @@
-"""Walks folders, finds files by name, and records, for each file, that it was read or why it was left out."""
+"""Walks folders, finds files by name, and records for each file whether it was read and, if not, why."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ class Account(NamedTuple):
     left: dict[str, list[Path]]
 
     def line(self, root: Path) -> str:
-        """Returns a line for the user, with an example file, relative to `root`, for each reason."""
+        """Returns a line on the files read and not read; each reason has an example, relative to `root`."""
         num_left = sum(map(len, self.left.values()))
         if not num_left:
             return f"Files: {self.num_read} read, none left out"
@@ -104,7 +104,7 @@ class Tree:
         return self.is_read(path) or self._key(path) in self._reasons
 
     def account(self, reason_of: Callable[[Path], str]) -> Account:
-        """Returns the account of all files walked or read; `reason_of` gives a reason for files without any."""
+        """Returns the account of all files walked or read; `reason_of` gives a reason for each file that has none."""
         left: dict[str, list[Path]] = {}
         for key, (path, reason) in self._entries.items():
             if key not in self._read:

@@ -137,7 +137,8 @@ def parsed(
 ) -> tuple[Settings, Given]:
     """Parses `argv` or the command line; returns the settings and the flags that were given.
 
-    `most_used` names the flags in the short --help, without --; if it is empty, --help shows all flags.
+    `most_used` holds the names, without dashes, of the flags that the short --help shows; if it is empty, --help shows
+    all flags.
     """
     parser = ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter, most_used=most_used)
     _add_options(parser, settings)
@@ -163,7 +164,7 @@ def options_of(settings: Any) -> dict[str, Option]:
 def flat(settings: Any) -> dict[str, Any]:
     """Returns the settings as they are stored in JSON and checkpoints.
 
-    The flags are listed by name, tuples are lists, and paths are strings.
+    The result maps flag names to values, with tuples as lists and paths as strings.
     """
 
     def plain(value: Any) -> Any:

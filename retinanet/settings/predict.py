@@ -54,7 +54,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class FileDetection:
-    """Defines Detection's flags anew; None stands for the weights file's value or, if it has none, the default."""
+    """Redefines Detection's flags: None stands for the weights file's value or, if it has none, the default."""
 
     threshold: tuple[ClassThreshold, ...] | None = option(
         None,

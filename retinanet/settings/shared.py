@@ -120,7 +120,7 @@ def check_sides(min_side: int, max_side: int) -> None:
 class Anchors:
     """Defines the flags for a cell's anchors.
 
-    The sides range from `anchor_scale` strides to below twice that, and each size comes in all `anchor_ratios`.
+    The sides range from `anchor_scale` strides to less than twice that, and each size comes in all `anchor_ratios`.
     """
 
     anchor_scale: float = option(

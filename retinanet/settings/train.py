@@ -337,7 +337,7 @@ class Optimisation:
 
     @property
     def depends_on_epochs(self) -> bool:
-        """Returns True if a step's numbers depend on the length of the whole run."""
+        """Returns True if a step's learning rate or weight averaging depends on the length of the whole run."""
         return self.schedule != STEP or bool(self.warmup_share) or bool(self.ema_share)
 
     def num_warmup_steps(self, num_steps: int) -> int:
@@ -599,7 +599,7 @@ def default_statistics(weights: str) -> str:
 
 
 def earlier_settings(weights: str) -> dict[str, Any]:
-    """Returns, as flat settings, what a run from `weights` by an earlier version used for flags that didn't exist yet.
+    """Returns flat settings with the values that newer flags implicitly had in earlier versions' runs from `weights`.
 
     These are the defaults, except that earlier versions rotated an image only if its annotated size called for it.
     """

@@ -125,7 +125,7 @@ def sameness(row: dict[str, Any]) -> Hashable:
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns a row's (image id, category id), for which COCO limits detections; None if either value isn't an id."""
+    """Returns a row's (image id, category id), or None if either isn't an id; COCO limits detections per such pair."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None
 
 

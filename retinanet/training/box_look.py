@@ -1,4 +1,4 @@
-"""Checks during the first epoch, on some of the training images, whether the boxes, as read, fit the pictures."""
+"""Checks during the first epoch whether the boxes of some training images, as read, fit their pictures."""
 
 import threading
 

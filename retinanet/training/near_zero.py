@@ -18,7 +18,7 @@ NEAR_ZERO = 0.01  # a lower AP is nearly 0
 
 
 def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
-    """Returns a line about the run after its first evaluation with an AP below NEAR_ZERO; otherwise, no line."""
+    """Returns a line about the run at the first evaluation with an AP below NEAR_ZERO, and no line at any other."""
     state, settings, training_set = run.state, run.settings, run.sets.training_set
     if ap >= NEAR_ZERO or any(earlier < NEAR_ZERO for earlier in state.ap_by_epoch.values()):
         return []
