@@ -202,7 +202,7 @@ def many_classes(_source: Path, name: str, draw: np.random.Generator) -> tuple[C
 
 
 def _draw_object(pencil: ImageDraw.ImageDraw, label: int, left: int, top: int, side: int) -> None:
-    """Draws a star polygon, with a colour and a number of corners that belong to the class."""
+    """Draws a star polygon whose colour and number of corners depend on the class."""
     angle = np.arange(2 * (label % SHAPES + 3)) * np.pi / (label % SHAPES + 3)
     radius = np.where(np.arange(len(angle)) % 2, 0.55, 1.0)
     x, y = radius * np.cos(angle), radius * np.sin(angle)

@@ -344,7 +344,7 @@ def tiny(pictures: PictureSet) -> PictureSet:
 
 
 def try_orientations(coco_path: Path, folder: Path) -> bool:
-    """Checks photographs, half of them with an EXIF orientation; returns True if all is right.
+    """Checks photographs, half of them with an EXIF orientation; returns True if every report is as expected.
 
     The boxes of that half refer to the stored pixels. With orientation 3, check_data must report that half and advise
     --exif raw. With orientation 6, where the annotated size is the stored one, or with --exif raw, it must report

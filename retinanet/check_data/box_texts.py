@@ -24,7 +24,7 @@ class JudgedSet(NamedTuple):
     def parts(self) -> list[tuple[Group | None, Verdict, np.ndarray]]:
         """Returns (group, verdict, mask), first for the boxes in no group, where group is None, then for each group.
 
-        The masks are bool [n], of the scored boxes.
+        The masks are bool [n], with one value per scored box.
         """
         groups = [(group, verdict, group.mask) for group, verdict in self.verdict.groups]
         return [(None, self.verdict.whole, self.verdict.rest), *groups]

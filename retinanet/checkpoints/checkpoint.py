@@ -125,7 +125,7 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 
 def _what_else(content: object) -> str:
-    """Returns a phrase on what `content`, which is no checkpoint, looks like, or "" if it has no named tensors."""
+    """Returns what a `content` that isn't a checkpoint looks like, in a phrase, or "" if it has no named tensors."""
     state = state_in(content, "") if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
     if not any(isinstance(value, Tensor) for value in state.values()):
         return ""

@@ -73,7 +73,7 @@ def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
 
 
 def rows_of(found: Found, annotations: Annotations) -> list[dict[str, Any]]:
-    """Converts detections to rows of a COCO result file, oriented like the annotation file."""
+    """Converts detections to rows of a COCO result file, with boxes in the image orientation of the annotation file."""
     category_ids = np.array(annotations.category_ids, np.int64)[found.labels]
     boxes = as_in_file(found.boxes, found.images, annotations)
     columns = (annotations.image_ids[found.images], category_ids, boxes, found.scores)

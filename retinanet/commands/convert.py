@@ -105,7 +105,7 @@ def _require_images(labelled: Labelled, source: Path) -> None:
 
 
 def _named(labelled: Labelled, settings: ConvertSettings) -> Labelled:
-    """Gives the only set the name in --set, if given. Raises UserError if there are several sets."""
+    """If --set is given, renames the only set to it; raises UserError if there are several sets."""
     name = settings.reading.set
     if name is None:
         return labelled

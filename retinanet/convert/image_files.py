@@ -114,7 +114,7 @@ def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[
 
 
 def num_shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """Returns the number of equal parts at the start of two paths."""
+    """Returns how many leading parts two paths have in common."""
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 

@@ -85,7 +85,7 @@ def _may_be_track(numbers: Sequence[float]) -> bool:
 
 
 def _is_box_around(numbers: Sequence[float]) -> bool:
-    """Returns True if the first four numbers are a box inside the image, and the others are points in it."""
+    """Returns True if the first four numbers are a box inside the image and the others are points in that box."""
     x, y, width, height = numbers[:4]
     if min(width, height) <= 0 or not all(
         -SLACK <= side <= 1 + SLACK for side in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)

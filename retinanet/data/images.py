@@ -46,7 +46,7 @@ class Region(NamedTuple):
 
 
 class PicturesChanged(UserError):
-    """An image file no longer matches its header, which was read earlier."""
+    """An image file no longer matches the header that was read from it earlier."""
 
 
 class Header(NamedTuple):

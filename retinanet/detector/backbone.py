@@ -49,7 +49,7 @@ def _convolution(channels: int, out_channels: int, side: int, stride: int = 1) -
 
 
 def growth_of(depth: int) -> int:
-    """Returns the number of a block's output channels per channel of its 3x3 convolutions."""
+    """Returns the ratio of a block's output channels to the channels of its 3x3 convolutions."""
     return 1 if depth < 50 else 4
 
 

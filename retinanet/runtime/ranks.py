@@ -140,7 +140,7 @@ def num_local_ranks(ranks: Ranks) -> int:
 def join(device: torch.device, timeout: float) -> Ranks:
     """Connects to the other ranks that torchrun started; without torchrun, this process is the only rank.
 
-    A rank that doesn't reach a step within `timeout` seconds counts as lost.
+    A rank that keeps the others waiting for more than `timeout` seconds counts as lost.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:

@@ -63,7 +63,7 @@ class ValPictures:
             raise self.fault
 
     def finish(self) -> None:
-        """Waits for the thread. Raises UserError if it met a picture that can't be read."""
+        """Waits for the thread. Raises UserError if the thread came across a picture that can't be read."""
         if self.thread:
             self.thread.join()
             self.check()
