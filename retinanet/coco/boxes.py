@@ -43,7 +43,7 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def seen_in(corners: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each object, returns the part in its window: a box in the window's pixels, and the visible fraction of its area.
+    """For each object, returns the part in its window: a box in the window's pixels, and the fraction of its area.
 
     `corners` [n, 4] are in the image's pixels, and so are `windows` [n, 4], each (top, left, height, width). Returns
     float64 [n, 4] and [n].

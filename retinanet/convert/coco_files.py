@@ -125,7 +125,7 @@ def _export(files: dict[str, Path], contents: dict[str, Any]) -> str:
 
 
 def _entries(content: Any, key: str) -> list[dict[str, Any]]:
-    """Returns the list under `key` in the content, or an empty list if it is malformed (check_annotations reports this)."""
+    """Returns the list under `key` in the content, or an empty list if it is malformed (see check_annotations)."""
     entries = content.get(key) if isinstance(content, dict) else None
     return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
 

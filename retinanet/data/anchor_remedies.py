@@ -161,7 +161,7 @@ def missed_classes(now: Coverage, class_names: list[str]) -> str:
 
 
 def remedy_lines(found: Sequence[Remedy]) -> list[str]:
-    """Returns a line per remedy, with its cost and the fraction of the objects that it still leaves without an anchor."""
+    """Returns a line per remedy, with its cost and the fraction of objects that it still leaves without an anchor."""
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:
