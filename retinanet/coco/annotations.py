@@ -205,8 +205,8 @@ def as_in_file(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) 
 def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
     """Converts `boxes` [n, 4] from a file to the annotations' orientation; `images` [n] gives each box's image.
 
-        This reverses as_in_file.
-        """
+    This reverses as_in_file.
+    """
     if annotations.turns is None:
         return boxes
     turns = annotations.turns[images]
