@@ -10,7 +10,7 @@ from retinanet.settings.shared import device_name
 
 
 def device_of(text: str) -> torch.device:
-    """As an argparse type, returns the device called `text`, and refuses devices that are missing."""
+    """An argparse type: returns the device called `text`, and rejects it if this machine doesn't have it."""
     try:
         return find_device(device_name(text))
     except UserError as error:

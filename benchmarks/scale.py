@@ -1,4 +1,4 @@
-"""Computes the loader cores, disk and network that many GPUs need, and how much time a run on them loses.
+"""Computes the loader cores and the disk and network bandwidth that many GPUs need, and the time they lose.
 
     python -m benchmarks.scale
 
@@ -59,7 +59,7 @@ INPUTS = {
 
 
 class Outcome(NamedTuple):
-    """The outcome of a run on a number of GPUs."""
+    """The outcome of a run on `num_gpus` GPUs."""
 
     num_gpus: int
     images_per_step: int

@@ -2,8 +2,8 @@
 
     python -m retinanet.launch --nproc_per_node 8 train.py --coco_path data ...
 
-On its own, torchrun ends with a traceback and code 1, whatever the ranks' codes are. On SIGUSR1, which clusters send,
-torchrun ends without passing the signal on to the ranks; this launcher passes it on.
+On its own, torchrun ends with a traceback and code 1, whatever the ranks' codes are. On SIGUSR1, which clusters send
+shortly before a job's time is up, torchrun ends without passing the signal on to the ranks; this launcher passes it on.
 """
 
 import logging

@@ -35,7 +35,7 @@ FOUND_IOU = 0.5  # of the box of a reported missing object with the deleted box
 def plant(content: dict[str, Any], num: int, draw: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Plants `num` mistakes of each kind, each in a different object; returns the changed `content` and the mistakes.
 
-    A mistake names its kind and holds the annotation as it was.
+    Each mistake is stored as its kind and the original annotation.
     """
     drawn = random.Random(draw)
     content = copy.deepcopy(content)
@@ -113,7 +113,8 @@ def entries_of(suspects: Sequence[dict[str, Any]], spoiled: Spoiled) -> list[Ent
 def hits_of(entries: Sequence[Entry], spoiled: Spoiled) -> list[int | None]:
     """Returns, for each entry, the mistake that it is the first to find, or None.
 
-    An entry finds a mistake if it names the changed label, or if its box overlaps the deleted one enough.
+    An entry finds a mistake if it refers to the changed annotation, or if its box and the deleted one have an IoU of at
+    least FOUND_IOU.
     """
     images = {identity: row for row, identity in enumerate(spoiled.annotations.image_ids.tolist())}
     labels, deletions = dict[int, int](), dict[int, list[int]]()
@@ -184,7 +185,7 @@ def measure(folders: Sequence[Path]) -> list[str]:
 
 
 def decide(folder: Path, output_path: Path) -> int:
-    """Writes the spoiled data folder again, with the mistakes among the first N entries corrected; returns how many."""
+    """Copies the spoiled data folder, corrects the mistakes found by the first N entries, and returns their number."""
     spoiled = read_spoiled(folder)
     entries = entries_of(read_json(folder / LABEL_CHECK / SUSPECTS)["suspects"], spoiled)
     found = [number for number in hits_of(entries[: len(spoiled.mistakes)], spoiled) if number is not None]
@@ -197,7 +198,7 @@ def decide(folder: Path, output_path: Path) -> int:
 
 
 def write_folder(coco_path: Path, folder: Path, content: dict[str, Any]) -> None:
-    """Writes a data folder with the train set `content`, the val set of `coco_path`, and links to the images there."""
+    """Writes a data folder with the train set `content`, and the val set and links to the images of `coco_path`."""
     (folder / "images").mkdir(parents=True)
     (folder / "train.json").write_text(json.dumps(content))
     (folder / "val.json").write_bytes(find_annotation_file(coco_path, "val").read_bytes())

@@ -1,4 +1,6 @@
-"""Ranks suspects by other methods from the same detections: a naive queue, ObjectLab's scores, hotcoco's diagnostics.
+"""Ranks suspects by methods other than check_labels: a naive queue, ObjectLab's scores, hotcoco's diagnostics.
+
+All of them use the same detections as check_labels.
 
 ObjectLab's scores come from our own implementation of https://arxiv.org/abs/2309.00832.
 """
@@ -117,7 +119,7 @@ def best_objectlab(found: Found, annotations: Annotations, is_spoiled: np.ndarra
 def best_hotcoco(
     annotation_file: Path, result_rows: Sequence[dict[str, Any]], annotations: Annotations, is_spoiled: np.ndarray
 ) -> tuple[float, str]:
-    """Returns the highest average precision of the rankings by hotcoco's image_diagnostics, and that ranking's name."""
+    """Returns the average precision and the name of the best ranking by hotcoco's image_diagnostics."""
     from hotcoco import COCO, COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -136,7 +138,7 @@ def best_hotcoco(
 
 
 def average_precision(scores: np.ndarray, is_wanted: np.ndarray) -> float:
-    """Returns the mean of the precisions at the wanted items, ranked by descending `scores`; ties stay in order."""
+    """Ranks all items by descending `scores` (ties keep their order); returns the mean precision at the wanted ones."""
     wanted = is_wanted[np.argsort(-scores, kind="stable")]
     precision = np.cumsum(wanted) / np.arange(1, len(wanted) + 1)
     return float(precision[wanted].mean())

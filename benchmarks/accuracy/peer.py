@@ -91,11 +91,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetinaNet:
-    """Returns torchvision's model with the weights of the file.
+    """Returns torchvision's model with the backbone weights from --weights.
 
-    The network runs in the precision that auto chooses, the rest in float32. Labels are 0..C-1, as in this project:
-    torchvision's documentation says that num_classes includes the background, but its loss treats every column as a
-    class, and its detection returns them all.
+    The network runs in the precision that `--precision auto` chooses in train.py, the rest in float32. Labels are
+    0..C-1, as in this project: torchvision's documentation says that num_classes includes the background, but its loss
+    treats every column as a class, and its detection returns them all.
     """
     torch.manual_seed(args.seed)
     model = torchvision_model(args.depth, num_classes, args.channels)

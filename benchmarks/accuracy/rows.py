@@ -103,7 +103,7 @@ def rows_of(setting: Setting) -> list[Row]:
 
 
 def _scaled(sides: Iterable[int], min_side: int) -> list[str]:
-    """Scales the sides in proportion to `min_side`, rounded to multiples of 8."""
+    """Scales the sides in proportion to `min_side`, and rounds them to multiples of 8."""
     return [str(round(side * min_side / TRAIN_SIDES[2] / 8) * 8) for side in sides]
 
 
@@ -147,7 +147,7 @@ def _training(program: list[str], setting: Setting, flags: tuple[str, ...]) -> l
 
 
 def _folder(row: Row, command: list[str], seed: int) -> str:
-    """Returns a folder for a row and its flags, so that runs with other settings go elsewhere."""
+    """Returns a run's folder, whose name depends on the command, so that runs with other settings don't share it."""
     return f"FOLDER/{row.name}_{zlib.crc32(' '.join(command).encode()):08x}/seed{seed}"
 
 

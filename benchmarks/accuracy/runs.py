@@ -1,4 +1,4 @@
-"""Runs the commands of the runs in accuracy.md, several runs at a time, and stops them at a deadline."""
+"""Executes the runs in accuracy.md, several at a time, and stops them at a deadline."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def execute(
     """Runs the commands of each run, up to the first that fails, and calls `finish` for each run that has ended.
 
     `jobs` runs are active at a time. At the `deadline` (on the clock of time.monotonic), or on a signal, all active
-    runs are asked to stop. The words `more` are added to each command.
+    runs are asked to stop. The arguments in `more` are appended to each command.
     """
     waiting, active = list(runs), list[Active]()
     try:
@@ -66,7 +66,7 @@ def _start(run: Run, commands: list[list[str]], places: Mapping[str, str], more:
 
 
 def log_of(run: Run, places: Mapping[str, str]) -> Path:
-    """Returns the file for a run's output: next to the run's folder, to which only the run itself writes."""
+    """Returns a run's log file, which is next to the run's folder because only the run itself writes into that."""
     return Path(f"{filled([run.folder], places)[0]}.log")
 
 

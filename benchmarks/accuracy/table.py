@@ -155,7 +155,7 @@ def _mean(values: list[float]) -> str:
 
 
 def _beside_peer(groups: dict[Key, Group]) -> list[str]:
-    """Compares the baseline, strong and recommended rows, each with its latest flags, with the peer."""
+    """Compares the baseline, strong and recommended rows to the peer, using each row's latest flags."""
     peer = groups.get((PEER, ""), {})
     last = {name: group for (name, _), group in groups.items() if name in (BASELINE, "strong", "recommended")}
     pairs = [(name, difference_of(peer, group)) for name, group in last.items()]
@@ -164,7 +164,7 @@ def _beside_peer(groups: dict[Key, Group]) -> list[str]:
 
 
 def difference_of(a: Group, b: Group) -> Interval:
-    """Returns the mean AP of `b`'s runs minus `a`'s, over the seeds that both have, with its interval; NaN if none.
+    """Returns the mean AP of `b` minus that of `a` over their common seeds, with its interval; NaN without such seeds.
 
     The interval comes from bootstrap samples of the val set's images, the same samples for all runs. So it accounts for
     the choice of images, but not for the choice of seeds.

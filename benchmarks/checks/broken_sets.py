@@ -52,7 +52,7 @@ def write_centres(content: Content, _draw: np.random.Generator) -> None:
 
 
 def deal_objects(content: Content, draw: np.random.Generator) -> None:
-    """Gives each image the objects of another image, scaled to its own size."""
+    """Shuffles the objects among the images, image by image, and scales their boxes to the new image's size."""
     images = {image["id"]: image for image in content["images"]}
     others = dict(zip(images, draw.permutation(list(images)).tolist(), strict=True))
     for annotation in content["annotations"]:
@@ -80,7 +80,7 @@ BROKEN: dict[str, tuple[Change | None, Change | None]] = {
 
 
 def write_broken(source: Path, folder: Path, kind: str, seed: int) -> None:
-    """Writes the data folder of `kind`; its pictures are links to the source's, or noise."""
+    """Writes a data folder with mistakes of `kind`; the pictures are links to those in `source`, or noise."""
     draw = np.random.default_rng(seed)
     changes = dict(zip(("val", "train"), BROKEN[kind], strict=True))
     for name in SETS:
@@ -109,7 +109,7 @@ def _write(folder: Path, name: str, content: Content, images: Path | Pictures) -
 
 
 def one_class(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """Returns the photographs with cars, with the cars as their only objects."""
+    """Returns the photographs that contain cars, with only the cars annotated."""
     content = read_json(find_annotation_file(source, name))
     (category,) = (each for each in content["categories"] if each["name"] == CARS)
     content["categories"] = [category]
@@ -142,7 +142,7 @@ def huge(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, 
 
 
 def _pictures(source: Path, name: str, content: Content, change: Callable[[Image.Image], Image.Image]) -> Pictures:
-    """Returns the changed pictures of the images in `content`, read when they are asked for."""
+    """Returns a function that reads an image of `content`, given its id, and returns the changed picture."""
     names = {image["id"]: find_image_folder(source, name) / image["file_name"] for image in content["images"]}
 
     def changed(image: int) -> Image.Image:
@@ -180,7 +180,7 @@ def tiny(source: Path, name: str, draw: np.random.Generator) -> tuple[Content, P
 
 
 def many_classes(_source: Path, name: str, draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """Returns drawn scenes with 80 classes, each a shape in one colour; each class has 1 to 3 objects in a set."""
+    """Returns drawn scenes with 80 classes (10 shapes in 8 colours), each of which has 1 to 3 objects in a set."""
     categories = [{"id": number + 1, "name": f"class {number + 1}"} for number in range(SHAPES * COLOURS)]
     images, annotations, scenes = list[Content](), list[Content](), list[Image.Image]()
     left_over = [number for number in range(SHAPES * COLOURS) for _ in range(int(draw.integers(1, 4)))]

@@ -2,10 +2,11 @@
 
     python -m benchmarks.checks.device_checks --device cuda
 
-float32 runs without TF32 here. Steps are run plain and compiled, in float32, in bfloat16 and, on a GPU, in float16;
-each must be within the tolerance of its format. Each is checked with the defaults and with another set of network and
-loss settings. A compiled step is judged by its 4th call, which replays its CUDA graph. At the end, a few training steps
-are compared, including the optimiser and the averaged weights. Exits with code 1 if a difference is too large.
+float32 runs without TF32 here. Training steps run both eagerly and compiled, in float32, in bfloat16 and, on a GPU, in
+float16; the results of each must be within the tolerance of its format. Each is checked with the defaults and with
+another set of network and loss settings. A compiled step is judged by its 4th call, which replays its CUDA graph. At
+the end, a few full training steps, with optimiser and weight average, are compared by their losses and averaged
+weights. Exits with code 1 if a difference is too large.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def build(args: argparse.Namespace, head_norm: str) -> RetinaNet:
 def step(
     args: argparse.Namespace, recipe: str, device: torch.device, precision: torch.dtype, compiled: bool
 ) -> dict[str, Tensor]:
-    """Returns the losses and the gradient of the last of a few batches, as CPU tensors."""
+    """Returns the losses and the gradient of one batch, as CPU tensors; a compiled step first runs on other batches."""
     head_norm, loss_settings = RECIPES[recipe]
     model, scale = build(args, head_norm).to(device), LOSS_SCALE if precision == torch.float16 else 1.0
     compute_losses = losses_of(
@@ -125,7 +126,7 @@ def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision:
 
 @torch.no_grad()
 def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
-    """Returns the detections for random logits; these are the same on every device and contain few equal values."""
+    """Returns the detections for random logits, which are the same on every device and contain few equal values."""
     draw = torch.Generator().manual_seed(0)
     anchors = anchors_for(args.height, args.width, CPU)
     logits = torch.randn(args.batch_size, len(anchors), args.num_classes, generator=draw) - 3

@@ -2,8 +2,8 @@
 
     python -m benchmarks.checks.intervals
 
-Random datasets are drawn; their images differ in difficulty. The true AP is the mean AP of many such datasets. Each
-further dataset gets an interval from its own images only, which should cover the true AP in 95% of the cases.
+Random datasets are drawn; their images differ in difficulty. The true AP is the mean AP of many such datasets. For each
+further dataset, an interval is computed from its own images only; 95% of these intervals should cover the true AP.
 """
 
 import argparse

@@ -33,7 +33,7 @@ def smaller(picture: Image.Image) -> Image.Image:
 
 
 def cropped(picture: Image.Image) -> Image.Image:
-    """Returns the picture, cropped by 3% at each side."""
+    """Returns the picture, cropped by 3% on each side."""
     across, down = 0.03 * picture.width, 0.03 * picture.height
     return picture.crop((round(across), round(down), round(picture.width - across), round(picture.height - down)))
 

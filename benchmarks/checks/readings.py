@@ -1,12 +1,12 @@
-"""Changes what the boxes of correct sets mean, and counts how often the pixels reveal the change, and false alarms.
+"""Changes what the boxes of correct sets mean, and counts how often pixels reveal the change and raise false alarms.
 
     python -m benchmarks.checks.readings --coco_path $VOC5
 
 The sets are photographs (--coco_path, also in grey, blurred, and as tiny parts of larger pictures), the sample data,
 mosaics of four photographs, and two sets that are drawn here: cells with soft borders on a noisy background, and pages
-of text with pictures and tables. Each reading, that is, each meaning of a box's four numbers, is planted exactly, and
-as a tool would write it: rounded to whole pixels and, where that is usual, measured to the last pixel (width - 1)
-instead of the edge (width). Exits with code 1 if a result is worse than required.
+of text with pictures and tables. Each reading, that is, each meaning of a box's four numbers, is planted twice: with
+exact numbers, and as a tool would write them, rounded to whole pixels and, where that is usual, measured to the last
+pixel (width - 1) instead of the edge (width). Exits with code 1 if a result is worse than required.
 """
 
 import argparse
@@ -48,7 +48,7 @@ ORIENTATION_TAG = 274
 
 
 class PictureSet:
-    """A set whose pictures are read once."""
+    """A set that computes the edges of each picture only once."""
 
     def __init__(self, name: str, annotations: Annotations, pixels: Callable[[int], np.ndarray]) -> None:
         self.name, self.annotations, self.pixels = name, annotations, pixels
@@ -64,7 +64,7 @@ class PictureSet:
         return judge(self.scores(images, annotations))
 
     def told(self, images: np.ndarray) -> list[str]:
-        """Returns the verdicts on the unchanged boxes of these images, and on their groups."""
+        """Returns the verdict on these images' unchanged boxes, then that on each group that differs from the rest."""
         right = subset_of(self.annotations, images)
         scores = self.scores(images, right)
         verdict = judge_set(scores, groups_of_annotations(right, scores))
@@ -80,7 +80,7 @@ class PictureSet:
 
 
 class Counts(NamedTuple):
-    """Counts the verdicts on planted sets."""
+    """The counts of the verdicts on planted sets."""
 
     missed: Counter[str]  # by what was planted and the verdict
     num_planted: int
@@ -125,9 +125,9 @@ def sets_of(coco_path: Path, folder: Path) -> Iterable[PictureSet]:
 
 
 def try_set(pictures: PictureSet, num_draws: int) -> bool:
-    """Prints how often the check identifies planted readings and wrong image orders, and its false alarms.
+    """Prints how often planted readings and wrongly assigned boxes are identified, and the verdicts on correct sets.
 
-    Returns True if all is good.
+    Returns True if the results are good enough.
     """
     draw = np.random.default_rng(1)
     annotations = pictures.annotations
@@ -176,7 +176,7 @@ def counted_in(counts: Counts, verdict: Verdict, name: str, is_named: bool) -> C
 
 
 def planted_readings(right: Annotations) -> Iterable[tuple[str, np.ndarray]]:
-    """Yields each reading with the boxes of a file that uses it: exact, and as a tool would write them."""
+    """Yields each reading twice: with a file's exact boxes in that reading, and with the boxes a tool would write."""
     sizes = right.sizes[owners_of(right)]
     for name in BOX_READINGS:
         if name == AS_GIVEN:
@@ -202,7 +202,7 @@ def file_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tuple[str, Annotations]]:
-    """Yields sets whose boxes are given to wrong images: to the next, by another order of names, or by shifted ids."""
+    """Yields sets with boxes on the wrong images: on the next one, or mixed up by name order or by ids off by one."""
     number = len(right.sizes)
     numbers = draw.permutation(number) + 1
     named = right._replace(file_names=np.array([f"{each}.jpg".encode() for each in numbers]))
@@ -218,14 +218,14 @@ def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tu
 
 
 def places(pictures: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Returns, for each image, the image whose boxes it gets if image pictures[i] gets the boxes of owners[i]."""
+    """Returns the owners in the order of the images, where image pictures[i] gets the boxes of image owners[i]."""
     of_picture = np.empty_like(owners)
     of_picture[pictures] = owners
     return of_picture
 
 
 def dealt_out(right: Annotations, owners: np.ndarray) -> Annotations:
-    """Returns the set after giving image i the boxes of image owners[i], in pixels."""
+    """Returns the set in which image i has the boxes of image owners[i], not scaled to its size."""
     parts = [np.arange(right.first[owner], right.first[owner + 1]) for owner in owners.tolist()]
     return right._replace(**of_rows(right, parts))
 
@@ -256,7 +256,7 @@ def _changed(pictures: PictureSet, change: Callable[[Image.Image], Image.Image])
 def made_up(
     name: str, boxes: Sequence[np.ndarray], sizes: np.ndarray, pixels: Callable[[int], np.ndarray]
 ) -> PictureSet:
-    """Returns a set of one class, with the given boxes in each image."""
+    """Returns a set with one class, whose image i has the boxes boxes[i]."""
     rows, number = np.concatenate(boxes), len(sizes)
     annotations = Annotations(
         path=Path(name),
@@ -347,8 +347,8 @@ def try_orientations(coco_path: Path, folder: Path) -> bool:
     """Checks photographs, half of them with an EXIF orientation; returns True if every report is as expected.
 
     The boxes of that half refer to the stored pixels. With orientation 3, check_data must report that half and advise
-    --exif raw. With orientation 6, where the annotated size is the stored one, or with --exif raw, it must report
-    nothing.
+    --exif raw. With --exif raw, or with orientation 6, whose annotated size shows that the boxes refer to the stored
+    pixels, it must report nothing.
     """
     is_good = True
     for orientation, expected in ((3, "EXIF orientation 3: fit as half turn"), (6, "")):

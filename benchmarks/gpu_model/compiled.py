@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 
 
 class Planned:
-    """A context in which compiled functions return empty tensors, and their kernels' bytes are listed in `moved`."""
+    """A context in which compiled functions return uninitialised tensors, and `moved` lists their kernels' bytes."""
 
     def __init__(self) -> None:
         self.moved: list[int] = []  # bytes of each kernel except the convolutions
@@ -58,7 +58,7 @@ class Planned:
 
 
 def _bytes_of(kernel: Any) -> int:
-    """Returns the bytes that `kernel` reads and writes; Inductor counts whole tensors, even if only parts are read."""
+    """Returns the bytes that `kernel` reads and writes; unlike Inductor's count, only the accessed parts of tensors."""
     parts: dict[str, int] = {}
     for access in kernel.read_writes.reads_and_writes():
         parts[access.name] = parts.get(access.name, 0) + access.numbytes_hint()

@@ -1,6 +1,7 @@
 """Predicts time from counted work: how long a GPU takes to compute and to move the bytes.
 
-The only inputs are the GPUs' data sheets and the constants below. Nothing here was measured by this project.
+Besides the work, the only inputs are the GPUs' bandwidths and the constants below, none of which this project measured.
+Only the host's time per compiled step is measured (in cases.py).
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Builds our RetinaNet and torchvision's for training or detection, equal in depth, size, batch and number of classes.
+"""Builds our RetinaNet and torchvision's for training or detection, with equal depth, sizes and number of classes.
 
 Both train all layers with fixed batch-norm statistics (ours also trains the scale and shift), on the same images and
 boxes, in the same precision, with the same gradient clipping and fused Adam. torchvision's own resizing is turned off.
@@ -78,7 +78,7 @@ def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
 
 
 def our_step(args: argparse.Namespace, compiled: bool = False, recipe: str = PUBLISHED) -> Work:
-    """Returns a step of train.py with a recipe's network, losses and weight average."""
+    """Returns a training step like train.py's, with the recipe's network, losses and weight average."""
     settings = with_values(TrainSettings(), RECIPES[recipe])
     batch = random_batch(args)
     model = (

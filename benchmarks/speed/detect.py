@@ -4,8 +4,8 @@
     python -m benchmarks.speed.detect --checkpoint_path output/best.pt --coco_path data
 
 contestants.py describes the contestants with random weights. trained.py describes those with a checkpoint's weights,
-with which few scores pass the threshold; on a CPU, they include bfloat16, INT8 and OpenVINO. Peak memory is measured in
-a separate process for each contestant.
+whose scores rarely pass the threshold. On a CPU, some of these use bfloat16, INT8 or OpenVINO. Peak memory is measured
+in a separate process for each contestant except these CPU variants.
 """
 
 import argparse
@@ -40,7 +40,7 @@ ON_CPU: dict[str, Build] = {
 
 
 def builders_of(args: argparse.Namespace) -> dict[str, Build]:
-    """Returns the contestants; torchvision's is left out if it can't use the checkpoint's weights."""
+    """Returns the contestants' builders, without torchvision's if its network can't hold the checkpoint's weights."""
     if not args.checkpoint_path:
         return RANDOM
     left_out = set() if trained.has_twin(args) else {"torchvision"}

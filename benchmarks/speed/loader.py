@@ -1,4 +1,4 @@
-"""Measures images/s of one loader worker on photographs, compared with the scikit-image pipeline of older suites.
+"""Measures how many photographs/s a loader worker loads, compared with the scikit-image pipeline of older suites.
 
     python -m benchmarks.speed.loader --coco_path $VOC5 --set_name train
 

@@ -49,7 +49,7 @@ def reference_loss(predictions: Predictions, anchors: Tensor, targets: Targets) 
 
 
 def random_case(args: argparse.Namespace, num_classes: int) -> tuple[Predictions, Tensor, Targets]:
-    """Returns predictions like those of an untrained network (scores near 0.01), anchors, and objects of all sizes."""
+    """Returns predictions like an untrained network's (scores near 0.01), anchors, and objects of random sizes."""
     draw = torch.Generator().manual_seed(0)
     anchors = anchors_for(args.height, args.width, torch.device("cpu"))
     corner = torch.rand(args.batch_size, OBJECTS, 2, generator=draw) * torch.tensor([args.width, args.height]) * 0.6

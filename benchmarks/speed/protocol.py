@@ -1,4 +1,4 @@
-"""Defines how every benchmark measures: warm-up, then timed windows of all contestants in turn; median and spread."""
+"""Times contestants in turn, in windows after a warm-up, and reports median and spread; also measures peak memory."""
 
 import os
 import platform
@@ -71,7 +71,7 @@ def print_peak(work: Callable[[], object], device: torch.device) -> None:
 
 
 def matrix_rate(device: torch.device, precision: torch.dtype, size: int | None = None) -> float:
-    """Returns the measured operations per second of large matrix products, the highest rate that the chip reaches."""
+    """Returns the measured operations/s of large matrix products, taken as the highest rate that the chip can reach."""
     size = size or (8192 if device.type == "cuda" else 2048)
     left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
     timing = time_in_turn({"product": lambda: left @ right}, device, warm_up=3, repeats=9)["product"]
@@ -118,7 +118,7 @@ def print_profile(work: Callable[[], object], device: torch.device, precision: t
 
 
 def peak_of_this_process() -> int:
-    """Returns this process's peak memory so far, in bytes; getrusage would inherit the parent's peak."""
+    """Returns this process's peak memory so far, in bytes, without the parent's peak, which getrusage may return."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 

@@ -1,4 +1,4 @@
-"""Measures the start on a big dataset: the time and memory of a first and a later start, and the memory of workers.
+"""Measures startup on a big dataset: the time and memory of the first and of later starts, and the workers' memory.
 
     python -m benchmarks.speed.startup --folder big_data
 
@@ -68,7 +68,7 @@ def memory(what: str) -> float:
 
 
 class AnnotationsOnly(Dataset[list[tuple[int, float]]]):
-    """Reads a batch's objects as training does; returns the worker's number and, at times, its private memory."""
+    """Reads a batch's objects as training does; for each image, returns the worker's id and its private memory or 0."""
 
     def __init__(self, dataset: CocoDataset) -> None:
         self.dataset = dataset

@@ -1,4 +1,4 @@
-"""Sets up detection with one checkpoint on photographs: this project's network, exported files, torchvision's network.
+"""Sets up detection on photographs with one checkpoint, in our network, exported files and torchvision's network.
 
 All of them, except the contestant that runs the whole `predict` command, get each image at the same size, and use the
 same anchors, box encoding, threshold and NMS. They differ in the number of candidates that enter NMS: ours takes the
@@ -129,13 +129,13 @@ def _onnx_file(args: argparse.Namespace) -> bytes:
 
 
 def _int8_file(args: argparse.Namespace) -> bytes:
-    """Returns the file quantised on the first images of the set, with no layer in float, to measure speed, not AP."""
+    """Returns the ONNX file, all layers quantised, calibrated on the first images; for measuring speed, not AP."""
     feeds = ({"images": images.numpy(), "sizes": _sizes(args).numpy()} for images in _batches(args))
     return Quantiser(_onnx_file(args), feeds).without([])
 
 
 def torchvision_twin(ours: RetinaNet) -> TorchvisionRetinaNet:
-    """Returns torchvision's RetinaNet with the weights, anchors and box code of `ours`."""
+    """Returns torchvision's RetinaNet with the weights, anchors and box encoding of `ours`."""
     channels, width = ours.pyramid.output7.out_channels, ours.pyramid.output6.in_channels
     num_classes = ours.classification_head.num_outputs
     twin = torchvision_model(ours.backbone.depth, num_classes, channels)

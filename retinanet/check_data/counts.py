@@ -77,7 +77,7 @@ def histograms(sets: list[Counts]) -> list[Histogram]:
 
 
 def reach(now: Coverage, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, list[Reach]]:
-    """Returns how well the current anchors cover the objects of `now`: overall, by area, side and class."""
+    """Returns how well the current anchors cover the objects of `now`: overall, and by area, side and class."""
     objects = now.objects
     ious = ious_of(setup, objects.corners, dataset.annotations.sizes[objects.images])
     kinds = np.digitize(objects.areas, AREAS)

@@ -19,7 +19,7 @@ class Kind(NamedTuple):
 
     @property
     def is_refused(self) -> bool:
-        """Returns True if training refuses the set."""
+        """Returns True if training refuses sets with such a finding."""
         return self.says.endswith("training refuses")
 
 
@@ -173,7 +173,7 @@ class Findings:
             self._by_set_and_kind[set_name, kind] = before + count, [*shown, *examples][:MOST_EXAMPLES]
 
     def of(self, is_mistake: bool) -> list[Finding]:
-        """Returns the mistakes or the notes, in the order of FINDING_KINDS, then of the sets."""
+        """Returns the mistakes or the notes, sorted by kind, in the order of FINDING_KINDS, and then by set."""
         return [
             Finding(set_name, kind, *count_and_examples)
             for name, described in FINDING_KINDS.items()

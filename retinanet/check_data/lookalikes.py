@@ -34,7 +34,8 @@ class Lookalike(NamedTuple):
 def note_lookalikes(sets: list[tuple[CheckedSet, list[Content]]], findings: Findings) -> list[Lookalike]:
     """Adds to `findings` the images that look like an image of an earlier set, and returns the pairs.
 
-    Images with the same pixels are left out, because note_repeated reports them. The cache for test.py includes them.
+    Images with the same pixels are left out, because note_repeated reports them. They are included in the cache that
+    test.py reads.
     """
     every: list[Lookalike] = []
     for number, (checked, contents) in enumerate(sets):

@@ -184,7 +184,7 @@ def _measured(run: Run, dataset: CocoDataset) -> Part:
 def scores_at(
     annotations: Annotations, found: Found, rows: np.ndarray, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the scores `own` and `others` of Part for the objects `rows` [n], which are in `images` [n]."""
+    """Returns Part's `own` and `others` scores for the objects with annotation indices `rows` [n], in `images` [n]."""
     num_images, shape = len(annotations.image_ids), (len(rows), len(annotations.class_names))
     own, others = np.zeros(shape), np.zeros(shape)
     frames = annotations.sizes[:, [1, 0, 1, 0]].astype(float)
@@ -215,7 +215,7 @@ def z_found(part: Part) -> float:
 
 
 def gains_of(part: Part) -> np.ndarray:
-    """Returns each object's score as its own class, minus the score at its place in other images: [n]."""
+    """Returns each object's score for its class minus the class's mean score at the same place in other images: [n]."""
     return (part.own - part.others)[np.arange(len(part.labels)), part.labels]
 
 
@@ -225,7 +225,7 @@ def z_found_as_any(part: Part) -> float:
 
 
 def z_classes(part: Part) -> float:
-    """Returns z for how much higher the objects score as their own classes than on average over the classes.
+    """Returns z for the difference between objects' scores for their own class and their average over all classes.
 
     The average is weighted by the frequency of the classes among the objects.
     """

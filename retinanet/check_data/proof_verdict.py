@@ -54,7 +54,7 @@ class Decision(NamedTuple):
 
 
 def refusal(findings: Findings, contents: Sequence[Content]) -> Cause | None:
-    """Returns a cause that explains an AP of 0 by itself, if there is one; `contents` belong to the training images."""
+    """Returns a cause that alone explains an AP of 0, if any; `contents` describe the training images."""
     digests = {content.digest for content in contents if not content.error}
     if len(contents) > 1 and len(digests) == 1:
         return Cause(f"all {len(contents)} images of the training set have the same pixels", "Export the images again.")
@@ -115,7 +115,7 @@ def _verdict(proof: Proof, is_found: bool, fits: bool, is_train_wrong: bool, is_
 
 
 def are_classes_by_heart(proof: Proof) -> bool:
-    """Returns True if the network knows the classes of the objects that it was trained on, but not of other objects."""
+    """Returns True if the network knows the classes of objects it was trained on, but not those of other objects."""
     trained, left_out = proof.trained, proof.left_out
     num_classes = min(len(np.unique(part.labels)) for part in (trained, left_out))
     enough = min(len(trained.labels), len(left_out.labels)) >= MANY_OF_CLASS * num_classes
@@ -140,7 +140,7 @@ def _misread(judged: Sequence[JudgedSet], misfits: Sequence[Misfit]) -> list[Cau
 
 
 def _causes_of_set(judged: Sequence[JudgedSet], misfits: Sequence[Misfit]) -> list[Cause]:
-    """Returns the causes that the pixels show: misread boxes, pictures without edges, boxes that fit no reading."""
+    """Returns causes that the pixels reveal: misread boxes, pictures without edges, or boxes that fit in no reading."""
     causes = _misread(judged, misfits)
     names = {each.checked.name for each in judged}
     for each in judged:
@@ -176,7 +176,7 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
 
 
 def renaming(swapped: dict[int, int], category_ids: Sequence[int]) -> str:
-    """Returns a fix for exchanged classes, which lists the ids unless two classes are found as the same class."""
+    """Returns a fix for exchanged classes; it lists the new ids unless two classes are detected as the same class."""
     if len({*swapped.values()}) < len(swapped):
         return "Use the training set's category ids in this file, or export both sets in the same way."
     pairs = ", ".join(f"{category_ids[old]} to {category_ids[new]}" for old, new in swapped.items())
@@ -187,7 +187,7 @@ def renaming(swapped: dict[int, int], category_ids: Sequence[int]) -> str:
 
 
 def renamed_classes(part: Part) -> dict[int, int]:
-    """Returns {class: other class} for the classes whose objects the network consistently finds as another class.
+    """Returns {class: other class} for the classes whose objects the network consistently detects as another class.
 
     The mapping that fits one half of the images best is tested on the other half, and vice versa, to exclude chance.
     """
@@ -212,7 +212,7 @@ def renamed_classes(part: Part) -> dict[int, int]:
 
 
 def _best_classes(gains: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns, for each class in the labels, the class with the largest total of `gains` [n, C].
+    """Returns, for each class, the class for which its objects have the largest total of `gains` [n, C].
 
     For a class without objects, this is the class itself.
     """

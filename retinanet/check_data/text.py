@@ -108,8 +108,8 @@ def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
 def finding_lines(findings: Sequence[Finding], with_all: bool = True) -> list[str]:
     """Returns the findings with examples and fixes.
 
-    Without `with_all`, each mistake has one example. Notes have none, but notes about classes list their names on the
-    same line.
+    Without `with_all`, mistakes have one example each, and notes have neither examples nor fixes. Only the note on
+    classes without objects lists the class names, on the same line.
     """
     lines = []
     for finding in findings:

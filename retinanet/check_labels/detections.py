@@ -1,4 +1,4 @@
-"""Yields each image's regions (boxes with a score for each class) and detections, from the folds or a result file."""
+"""Yields each image's regions (boxes with scores by class) and detections, from fold detectors or a result file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

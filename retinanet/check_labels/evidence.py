@@ -13,7 +13,7 @@ LEAST_SCORE = 1e-3  # scores are kept this far from 0 and 1, so that their log-o
 
 
 class Evidence(NamedTuple):
-    """The evidence of an image's regions about Q labelled boxes."""
+    """What an image's regions say about each of Q labelled boxes."""
 
     scores: np.ndarray  # [Q, LEVELS], the best score of the box's label among regions with at least the level's IoU
     other_scores: np.ndarray  # [Q], the best score of another label at AT_BOX
@@ -65,9 +65,9 @@ def rival_ious_of(regions: ImageRegions, labelled: np.ndarray, replaced: np.ndar
 
 
 def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Returns the largest of the `values` [P, ...] in each row, 0 in an empty row: [count, ...].
+    """Returns the largest of each row's `values` [P, ...], or 0 for a row without values: [count, ...].
 
-    `rows` [P] must be in ascending order.
+    `rows` [P] are the rows of the values, in ascending order.
     """
     largest = np.zeros((count, *values.shape[1:]))
     present, starts = np.unique(rows, return_index=True)
@@ -77,7 +77,7 @@ def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _consensus(seen: np.ndarray, scores: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns the weighted mean [Q, 4] of the boxes `seen` [P, 4] at each of `boxes`, or the box itself without any.
+    """Returns weighted means [Q, 4] of the boxes `seen` [P, 4] at each of `boxes`, or the box itself if there are none.
 
     The weights are the squares of the `scores` [P]; scores below half of the best score at a box don't count.
     """

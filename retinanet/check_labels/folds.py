@@ -26,7 +26,7 @@ def fold_folder(output_path: Path, fold: int) -> Path:
 
 
 def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: str | None, seed: int) -> np.ndarray:
-    """Returns the fold of each image, from 0: int64 [N]. Images of a group, and images that look alike, share a fold.
+    """Returns each image's fold (0, 1, ...): int64 [N]. Images of a group, and images that look alike, share a fold.
 
     Each fold gets about its share of every class. Raises UserError if there are fewer groups than folds.
     """
@@ -55,7 +55,7 @@ def write_fold_data(folder: Path, content: dict[str, Any], dataset: CocoDataset,
     """Writes the data folder of a fold: the set VAL has the images marked in `is_held_out` [N], TRAIN all others.
 
     `content` is parsed from the set's annotation file. Annotation files that exist already are left as they are.
-    Raises UserError if their contents differ, or if writing fails.
+    Raises UserError if such a file differs from what would be written, or if writing fails.
     """
     annotations = dataset.annotations
     held_out = set(annotations.image_ids[is_held_out].tolist())

@@ -167,7 +167,7 @@ def _missing_suspects(rated: list[Rated]) -> Iterator[Suspect]:
 
 
 def _distinct(suspects: list[Suspect], boxes: dict[int, np.ndarray]) -> Iterator[Suspect]:
-    """Yields the `suspects`, sorted by probability, except those that stem from the same mistake as an earlier one."""
+    """Yields the sorted `suspects`, except those that stem from the same mistake as an earlier, more probable one."""
     label_boxes: dict[int, list[np.ndarray]] = {}
     missing_boxes: dict[int, list[np.ndarray]] = {}
     duplicates: set[int] = set()

@@ -93,7 +93,7 @@ def summary_lines(content: dict[str, Any], num_labels: int) -> list[str]:
 
 
 def _unnamed_lines(suspects: list[dict[str, Any]]) -> list[str]:
-    """Returns a line about suspect labels whose ids are missing or repeated, so that no decision can change them."""
+    """Returns a line about suspect labels that no decision can change, because their ids are missing or repeated."""
     labels = [(each["image_id"], repr(each["annotation_id"])) for each in suspects if each["bbox"]]
     times, missing = Counter(labels), repr(None)
     count = sum(identity == missing or times[image, identity] > 1 for image, identity in labels)

@@ -25,7 +25,7 @@ MOST_ANCHORS = 1000  # per cell
 
 
 class Checkpoint(NamedTuple):
-    """The content of a checkpoint file, a dict of these fields and `format`.
+    """The content of a checkpoint file, which stores these fields and `format` as a dict.
 
     The fields of `architecture` are stored directly in that dict, and its anchors as a nested dict.
     """
@@ -102,7 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def saved_epoch(path: Path) -> int | None:
-    """Returns the number of epochs that the checkpoint in `path` has finished; None if the file can't be read."""
+    """Returns the number of epochs finished when the checkpoint in `path` was saved; None if the file can't be read."""
     try:
         return load_checkpoint(path).epoch
     except UserError:
@@ -125,7 +125,7 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 
 def _what_else(content: object) -> str:
-    """Returns what a `content` that isn't a checkpoint looks like, in a phrase, or "" if it has no named tensors."""
+    """Returns a phrase on what `content` looks like, as it isn't a checkpoint; "" if it has no named tensors."""
     state = state_in(content, "") if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
     if not any(isinstance(value, Tensor) for value in state.values()):
         return ""
@@ -204,7 +204,7 @@ def _misfits(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]
 
 
 def _broken_parts(checkpoint: Checkpoint) -> list[str]:
-    """Returns the names of the parts whose type or range is wrong."""
+    """Returns the names of the parts that have a wrong type or are out of range."""
     names, ids, settings = checkpoint.class_names, checkpoint.category_ids, checkpoint.settings
     min_side, max_side, threshold = checkpoint.min_side, checkpoint.max_side, checkpoint.score_threshold
     architecture = checkpoint.architecture
@@ -234,7 +234,7 @@ def is_white_level(value: Any) -> bool:
 
 
 def _anchor_shapes(content: Any) -> AnchorShapes | None:
-    """Returns the anchor shapes in a file's `content`; None if they are broken."""
+    """Returns the anchor shapes in `content`, the "anchors" entry of a file; None if they are broken."""
     if not isinstance(content, dict) or content.keys() != set(AnchorShapes._fields):
         return None
     side, ratios, scales = (content[name] for name in AnchorShapes._fields)

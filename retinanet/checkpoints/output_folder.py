@@ -54,8 +54,8 @@ def _cannot_write(error: OSError) -> UserError:
 def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
     """Moves the files of an earlier run in `folder` to before_{k}/, where k is the first free number.
 
-    Returns the new folder and the number of files moved, or None if there was no earlier run. Raises UserError if
-    `folder` isn't writable.
+    Returns the new folder and the number of files and subfolders moved, or None if there was no earlier run. Raises
+    UserError if `folder` isn't writable.
     """
     try:
         earlier = sorted(path for pattern in (*RUN_FILES, *TRACKED) for path in folder.glob(pattern))

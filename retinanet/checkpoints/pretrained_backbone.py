@@ -33,8 +33,8 @@ VARIANTS = (
 def depths_of(names: Iterable[str]) -> list[int]:
     """Returns the ResNet depths that fit tensors called `names`, which may cover only part of a network.
 
-    A partial network may end at any block. If it ends with the last block of a stage at some depths, only these depths
-    are returned.
+    A partial network may end at any block. If its last block completes a stage at some depths, only those depths are
+    returned.
     """
     matches = [match for match in map(BLOCK.match, names) if match]
     counts: dict[int, int] = {}  # number of blocks by stage
@@ -108,7 +108,7 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
 
 
 def variant_of(state: Mapping[str, Any]) -> str | None:
-    """Returns a part of the ResNet in `state` (names without prefix) that torchvision's ResNet lacks, or None."""
+    """Describes a part of the ResNet in `state` that torchvision's lacks, or returns None; names must lack prefixes."""
     for pattern, variant in VARIANTS:
         if any(re.match(pattern, name) for name in state):
             return variant
@@ -151,7 +151,7 @@ def _modules(names: set[str], others: Any) -> list[str]:
 def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
     """Returns torchvision's ImageNet weights, which are downloaded once to PyTorch's cache.
 
-    V1 is --weights imagenet. V2, --weights imagenet_v2, exists only for DEPTHS_OF_V2.
+    --weights imagenet uses V1; --weights imagenet_v2 uses V2, which exists only for DEPTHS_OF_V2.
     """
     from torchvision.models import get_model_weights  # not at the top: torchvision takes 1.5 s to import
 

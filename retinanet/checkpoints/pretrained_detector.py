@@ -53,7 +53,7 @@ def load_checkpoint_weights(
 ) -> ClassReport:
     """Fills `network` from the `checkpoint` in `path`, with the averaged weights if there are any.
 
-    Raises UserError, without loading anything, if the network has another architecture or the weights are broken.
+    Raises UserError, without loading anything, if the network has a different architecture or the weights are broken.
     """
     if wrong := differences(checkpoint.architecture, network.architecture):
         both = ", and with ".join(f"{saved_flag}, not {new_value}" for saved_flag, new_value in wrong)
@@ -165,7 +165,7 @@ def load_detector(
 
 
 def _anchors_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Anchors:
-    """Returns the anchors of `detector`. Raises UserError if `shapes` gives another number of anchors per cell."""
+    """Returns the anchors of `detector`. Raises UserError if `shapes` give a different number per cell."""
     anchors = detector.source.anchors(detector.content, shapes)
     if len(anchors.kinds) != shapes.per_cell:
         raise UserError(
@@ -179,7 +179,7 @@ def _anchors_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) 
 def _known_classes(
     num_rows: int, class_names: Sequence[str], num_background: int
 ) -> tuple[list[str | None], list[str]]:
-    """Returns the class of each of a file's `num_rows` outputs per anchor (None: no known class), and notes.
+    """Returns the class of each of the file's `num_rows` class outputs per anchor (None if unknown), and notes.
 
     A state dict has no class names. If it has as many classes as COCO, they are assumed to be COCO's; if it has as many
     as `class_names`, they are assumed to be these, in the same order.
@@ -206,7 +206,8 @@ def _known_classes(
 def _change_eps(weights: dict[str, Tensor], backbone: nn.Module, eps: float) -> None:
     """Changes the batch norms in `weights`, which were trained with `eps`, so that they fit the backbone's epsilon.
 
-    The difference goes into the variance, where rounding is smallest, or into the scale if the variance is small.
+    The difference goes into the variance, where it causes the least rounding error, or into the scale if the variance
+    is small.
     """
     for name, module in backbone.named_modules(prefix="backbone"):
         if isinstance(module, nn.BatchNorm2d):
@@ -227,7 +228,7 @@ class BoxCode(NamedTuple):
     level_shift: Tensor  # float64 [levels, anchors per cell, 4], near 0
 
     def shared(self, values: Tensor, num_outputs: int, *, with_summand: bool) -> Tensor:
-        """Converts `values`, an output convolution's weight or bias, so that its deltas then need only the level code.
+        """Converts `values`, the weight or bias of an output convolution, so that its deltas need only the level code.
 
         Of the `num_outputs` per anchor, the first 4 are deltas.
         """
@@ -238,7 +239,7 @@ class BoxCode(NamedTuple):
         return torch.cat([deltas, parts[:, 4:].to(deltas)], dim=1).flatten(0, 1)
 
     def is_identity(self) -> bool:
-        """Returns True if the convolution alone can do the conversion, so that no level needs anything else."""
+        """Returns True if the level code changes nothing, so the output convolution can do the whole conversion."""
         return bool((self.level_scale == 1).all() and (self.level_shift == 0).all())
 
 
@@ -256,13 +257,13 @@ def _ranked(kinds: Sequence[tuple[float, float]]) -> list[int]:
 def box_code(anchors: Anchors, shapes: AnchorShapes) -> BoxCode:
     """Returns the conversion of deltas from another network's `anchors` to this project's anchors of `shapes`.
 
-    Let w be the width of their anchor, v the width of ours, c the distance from our centre to theirs, s their standard
-    deviation and dx their delta. The centre of their box is c + s * dx * w away from the centre of our anchor; the
-    centre of our box, with our delta d, is 0.1 * d * v away from it. So d = 10 * s * dx * w / v + 10 * c / v. For the
-    width, d = 5 * s * dw + 5 * log(w / v). The ratio w / v differs by level if they round anchors, but is near 1 if
-    `shapes` are theirs. So most of the conversion goes into the output convolution, which is still trained, and only
-    the rest into the level code (level_scale and level_shift). (A limit on a box's growth is relative to each
-    detector's own anchors.)
+    Let w be the width of the other network's anchor, v the width of ours, c the distance from our anchor's centre to
+    theirs, s their standard deviation and dx their delta. The centre of their box is c + s * dx * w away from the
+    centre of our anchor; the centre of our box, with our delta d, is 0.1 * d * v away from it. So d = 10 * s * dx * w /
+    v + 10 * c / v. For the width, d = 5 * s * dw + 5 * log(w / v). The ratio w / v differs by level if the other
+    network rounds its anchors, but is near 1 if `shapes` are its own. So most of the conversion goes into the output
+    convolution, which is still trained, and only the rest into the level code (level_scale and level_shift). (Limits on
+    how much a box may grow aren't converted: each detector applies its own limit, relative to its own anchors.)
     """
     theirs = anchors.boxes[:, _order(anchors, shapes)]
     ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])

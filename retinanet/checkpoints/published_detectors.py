@@ -99,7 +99,7 @@ class PublishedDetector(NamedTuple):
 
 
 def recognised(state: Mapping[str, Any], content: Any, path: object) -> PublishedDetector | None:
-    """Returns the published network whose weights are in `state`, from the `content` of the file at `path`.
+    """Returns the published network whose weights are in `state`, which comes from the `content` of the file at `path`.
 
     Names may have any prefix. If there are several networks, the teacher (see is_teacher) is used or, without a
     teacher, the first. Returns None if there is no known detector. Raises UserError if the detector is a variant that

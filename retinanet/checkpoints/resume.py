@@ -1,4 +1,4 @@
-"""Resumes a run: finds the newest intact checkpoint, and refuses settings that would change the numbers."""
+"""Resumes a run: finds the newest intact checkpoint, and refuses settings that would change the run's numbers."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ def save_run(checkpoint: Checkpoint, state: dict[str, Any], facts: Facts, folder
 
 
 def newest_run(folder: Path) -> tuple[SavedRun | None, list[str]]:
-    """Returns the newest run in `folder` that can be resumed, and a message for each file that can't be used."""
+    """Returns the newest state in `folder` that a run can resume from, if any, and a message for each unusable file."""
     complaints: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():

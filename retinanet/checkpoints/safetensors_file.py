@@ -1,4 +1,4 @@
-"""Reads safetensors files, and writes checkpoints as such files, whose header describes the network in JSON."""
+"""Reads safetensors files, and writes checkpoints as safetensors files, with a JSON description in the header."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ KEY = "retinanet"  # the header's entry for the description
 def write_safetensors(content: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint's `content` atomically: `model` as tensors, and the rest, except for `ema`, in the header.
 
-    A .json file next to `path` repeats the header's description. Raises OSError, or UserError if the package is
-    missing.
+    A .json file next to `path` repeats the header's description. Raises OSError if writing fails, and UserError if the
+    safetensors package is missing.
     """
     library = _safetensors()
     header = {name: value for name, value in content.items() if name not in ("model", "ema")}

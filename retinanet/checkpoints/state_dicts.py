@@ -53,9 +53,9 @@ def read_state_file(path: str | Path) -> dict[str, Any]:
 def state_in(content: Any, path: str | Path) -> dict[str, Any]:
     """Returns the state dict in `content`, the content of `path`, even if it is nested in other dicts.
 
-    If there are several, returns the one with the most tensors of a ResNet. If several have equally many, a teacher
-    is preferred, otherwise the first. If there is none, returns `content` itself if it is a dict with names as keys;
-    otherwise, raises UserError.
+    If there are several, returns the one with the most tensors of a ResNet. If several have equally many, a teacher's
+    (see is_teacher) is preferred, otherwise the first. If there is none, returns `content` itself if it is a dict with
+    names as keys; otherwise, raises UserError.
     """
     found = [(name, state) for name, state in _state_dicts(content) if any(map(is_tensor, state.values()))]
     if found:
@@ -68,7 +68,7 @@ def state_in(content: Any, path: str | Path) -> dict[str, Any]:
 
 
 def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields `content` and the dicts inside it, each with its own name; leaves out dicts whose keys aren't names."""
+    """Yields `content` and the dicts nested in it, with their dotted paths; skips dicts with non-string keys."""
     if depth <= DEEPEST and isinstance(content, dict) and all(isinstance(key, str) for key in content):
         yield name, content
         for key, inner in content.items():

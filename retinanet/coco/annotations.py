@@ -43,7 +43,7 @@ class Annotations(NamedTuple):
 
 
 def read_annotations(path: str | Path) -> Annotations:
-    """Reads and checks the COCO annotation file `path`. Raises UserError, which names the mistake and its fix.
+    """Reads and checks the COCO annotation file `path`. A UserError names any mistake and its fix.
 
     The list "annotations" is optional (test sets lack it), as are an annotation's "area" (default: width x height) and
     "iscrowd" (default: 0); null counts as absent.
@@ -62,7 +62,7 @@ def check_annotations(
 
     Also returns each annotation's index in the file's list, int64 [T]. `refuse` is called with each mistake; if
     `refuse` returns, the faulty entry and all entries that refer to it are dropped. Raises UserError if the list of
-    images or categories is missing.
+    images or categories is missing or empty.
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a COCO object with images and categories.")
@@ -183,12 +183,12 @@ def one_box_for_all(annotations: Annotations) -> bool:
 
 
 def _are_real(annotations: Annotations) -> np.ndarray:
-    """Marks the annotations that have a positive area and are not crowds: bool [T]."""
+    """Marks the annotations that are not crowds and whose boxes have positive width and height: bool [T]."""
     return ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
 
 
 def turned_upright(annotations: Annotations, turns: np.ndarray) -> Annotations:
-    """Applies the EXIF orientations `turns` [N] to the annotations' sizes and boxes; 1 changes nothing."""
+    """Applies the EXIF orientations `turns` [N] to the image sizes and the boxes; orientation 1 changes nothing."""
     if (turns == 1).all():
         return annotations
     boxes = turned_boxes(annotations.boxes, *(values[owners_of(annotations)] for values in (turns, annotations.sizes)))

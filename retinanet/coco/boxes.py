@@ -43,7 +43,7 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def seen_in(corners: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each object, returns the part in its window: a box in the window's pixels, and the fraction of its area.
+    """Returns each object's part inside its window, as a box in window pixels and as a fraction of the object's area.
 
     `corners` [n, 4] are in the image's pixels, and so are `windows` [n, 4], each (top, left, height, width). Returns
     float64 [n, 4] and [n].
@@ -83,7 +83,8 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
     Read as pixels, such a box lies in the top-left pixel of its image, whether it consists of a corner and a size, a
     centre and a size, or two corners. Real objects, however tiny, rarely lie there. If all such boxes consist of whole
-    numbers, such as (0, 0, 1, 1), they are placeholders and are not marked. Boxes without area don't count.
+    numbers, such as (0, 0, 1, 1), they are placeholders and are not marked. Boxes without area, and boxes in tiny
+    images, are neither counted nor marked.
     """
     within = np.all((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE), axis=1)
     if not within.any():
@@ -97,9 +98,9 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Marks the `boxes` [n, 4] that extend past their image, if the boxes overall look like (x1, y1, x2, y2): bool [n].
+    """Marks `boxes` [n, 4] that, read as COCO boxes, extend past their image, if nearly all fit as (x1, y1, x2, y2).
 
-    `sizes` [n, 2] are the image sizes. No box is marked if the boxes look like (left, top, width, height).
+    `sizes` [n, 2] are the image sizes. Returns bool [n], all False if the boxes look like (left, top, width, height).
     """
     limits = sizes[:, ::-1] + 1
     fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)

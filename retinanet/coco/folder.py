@@ -36,13 +36,13 @@ def set_name_of(name: str) -> str:
 
 
 def set_told_by(file: Path) -> str | None:
-    """Returns the set (train, val or test) according to the file's name or else its folder's; None if unclear."""
+    """Returns the set (train, val or test) indicated by the file's name or else by its folder's; None if unclear."""
     words = {known_set(word) for word in re.split("[^a-z0-9]+", file.stem.lower())} - {None}
     return words.pop() if len(words) == 1 else known_set(file.parent.name) if not words else None
 
 
 def export_above(folder: Path) -> Path | None:
-    """Returns the export if `folder` is only a part of one, such as its labels/ folder; otherwise None."""
+    """Returns the exported dataset if `folder` is only a part of it, such as its labels/ folder; otherwise None."""
     place = Path(os.path.abspath(folder))
     while known_set(place.name) or place.name.lower() in PARTS:
         place = place.parent
@@ -52,7 +52,9 @@ def export_above(folder: Path) -> Path | None:
 
 
 def export_below(folder: Path) -> Path:
-    """Descends while a folder holds nothing but another folder, as in unpacked archives; returns the last folder."""
+    """Descends while a folder holds nothing but another folder, as in unpacked archives; returns the last folder.
+
+    Doesn't descend into a folder that is part of an export, such as train/ or labels/."""
     try:
         places = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MACOSX]
     except OSError:
@@ -93,7 +95,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 
 
 def split_advice(root: Path, missing: str, existing: Sequence[str]) -> str:
-    """Returns a space and a sentence on splitting val off train, if val is `missing` and only train exists, or ""."""
+    """Returns advice, after a space, on splitting val off train, if `missing` is val and only train exists; else ""."""
     if missing != VAL or [*existing] != ["train"]:
         return ""
     output = root.with_name(f"{root.name}2") if root.name else "data2"

@@ -40,7 +40,7 @@ class Format(NamedTuple):
 
 
 def _begins_with(files: Sequence[Path], suffixes: Sequence[str], pattern: bytes) -> bool:
-    """Returns True if the beginning of one of the first files with these suffixes matches `pattern`."""
+    """Returns True if one of the first few files with these suffixes contains `pattern` near its beginning."""
     for path in islice((path for path in files if path.suffix.lower() in suffixes), LOOKED_INTO):
         try:
             with open(path, "rb") as file:
@@ -129,7 +129,7 @@ class CsvColumns(NamedTuple):
 
 
 def csv_columns(header: list[str]) -> CsvColumns | None:
-    """Returns the columns named in a CSV file's first row; None if that row isn't a header with an image and a box."""
+    """Returns the columns named in a CSV file's first row; None if the row doesn't name columns for image and box."""
     names = [re.sub("[^a-z0-9]", "", word.lower()) for word in header]
 
     def places(wanted: Sequence[Sequence[str]], but: Sequence[int] = ()) -> list[int]:

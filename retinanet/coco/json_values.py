@@ -11,7 +11,7 @@ def is_id(value: Any) -> TypeGuard[int]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Returns True if a value from JSON is a finite number."""
+    """Returns True if a value from JSON is a number between -NUMBER_LIMIT and NUMBER_LIMIT."""
     return type(value) in (int, float) and -NUMBER_LIMIT < value < NUMBER_LIMIT  # False for NaN
 
 

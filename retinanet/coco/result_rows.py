@@ -115,9 +115,9 @@ def is_probability(value: Any) -> bool:
 
 
 def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, dict[int, int]]]:
-    """Returns other possible meanings of category ids that are not all `known`, each as (mistake, {id: correct id}).
+    """Returns other readings of the category ids, each as (mistake, {id: correct id}); none if all ids are `known`.
 
-    A correct file with a background class or few classes can look the same, so a possible meaning doesn't prove a
+    A correct file with a background class or few classes can also allow such a reading, so a reading doesn't prove a
     mistake (see cannot_be_as_written).
     """
     used = {row["category_id"] for _, row in rows if is_id(row["category_id"])}
@@ -136,7 +136,7 @@ def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, d
 
 
 def cannot_be_as_written(rows: NumberedRows, known: list[int]) -> bool:
-    """Returns True if the category ids can't be right as written, even with stray rows and a background class.
+    """Returns True if the category ids can't be right, even allowing for stray rows and a background class.
 
     `known` holds the set's category ids in ascending order.
     """

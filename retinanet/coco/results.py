@@ -57,7 +57,7 @@ def joined(parts: Sequence[Found]) -> Found:
 def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
     """Converts checked rows (image_id, category_id, bbox, score) of a result file to detections, in the same order.
 
-    Rows are oriented like the annotation file; detections are rotated upright if the annotations were.
+    The rows' boxes are oriented as in the annotation file; detections are turned upright if the annotations were.
     """
     order = np.argsort(annotations.image_ids)
     ids = np.array([row["image_id"] for row in rows], np.int64)
@@ -73,7 +73,7 @@ def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
 
 
 def rows_of(found: Found, annotations: Annotations) -> list[dict[str, Any]]:
-    """Converts detections to rows of a COCO result file, with boxes in the image orientation of the annotation file."""
+    """Converts detections to rows of a COCO result file, with boxes oriented as in the annotation file."""
     category_ids = np.array(annotations.category_ids, np.int64)[found.labels]
     boxes = as_in_file(found.boxes, found.images, annotations)
     columns = (annotations.image_ids[found.images], category_ids, boxes, found.scores)
@@ -116,7 +116,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def load_results(path: Path, annotations: Annotations) -> Found:
-    """Returns the detections in a result file for the set; warns if its record names other annotations.
+    """Returns the detections in a result file; warns if, according to its record, the file is for other annotations.
 
     Raises UserError if the detections can't be drawn or evaluated.
     """
@@ -135,7 +135,7 @@ def load_results(path: Path, annotations: Annotations) -> Found:
 
 
 def write_results(rows: list[Any], path: Path, record: dict[str, Any] | None = None) -> None:
-    """Writes a result file atomically, and next to it the `record` of its origin. Raises UserError if that fails."""
+    """Atomically writes a result file and, beside it, the `record` of its origin. Raises UserError if that fails."""
     content = json.dumps(rows)  # json.dump takes several times as long
     _write(content, path)
     if record is not None:
@@ -186,7 +186,7 @@ def _other_annotations(record: dict[str, Any], annotations: Annotations) -> str 
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:
-    """Returns checked `rows` as JSON to submit, with only the four keys: COCO infers the format from the keys."""
+    """Returns checked `rows` as JSON to submit, with only the four required keys: COCO infers the format from them."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)
 
 

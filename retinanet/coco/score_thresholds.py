@@ -23,8 +23,8 @@ def threshold_below(score: float) -> float:
 def saved_threshold(number: float) -> float:
     """Returns the threshold that a checkpoint or an ONNX file stores as `number`.
 
-    Earlier versions stored the largest float64 below a score, which float32 rounds up to the score itself. Such a
-    number is replaced by the largest float32 below the score.
+    Earlier versions stored the largest float64 below a score, which becomes the score itself when rounded to float32.
+    Such a number is replaced by the largest float32 below the score.
     """
     score = math.nextafter(number, math.inf)
     return threshold_below(score) if score == float(np.float32(score)) else number

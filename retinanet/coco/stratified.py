@@ -39,9 +39,10 @@ def stratified(
 
     `counts` are each group's numbers of objects by class, and `sizes` are the groups' numbers of images. This is
     iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest classes come first,
-    and each group goes to the part that lacks the most objects of the group's rarest class. If a class has too few
-    objects for the smallest part to be due even one, they can't be divided by the shares, and with many such classes,
-    the errors would add up. So a part that already has its share of the images with such classes gets no more of them.
+    and each group goes to the part that lacks the most objects of the group's rarest class. If a class has so few
+    objects that the smallest part's share is less than one, they can't be divided in proportion to the shares, and with
+    many such classes, the errors would add up. So a part that already has its share of the images with such classes
+    gets no more of them.
     """
     order = np.random.default_rng(seed).permutation(len(counts)).tolist()
     needs = _Needs(counts, sizes, shares)
@@ -86,6 +87,6 @@ class _Needs:
 
 
 def _rarest_first(order: Sequence[int], counts: Sequence[Counter[int]]) -> list[int]:
-    """Sorts the groups by the frequency of their rarest class; groups without objects come last, ties keep `order`."""
+    """Sorts groups by the frequency of their rarest class; groups without objects come last, and ties keep `order`."""
     totals = sum(counts, Counter[int]())
     return sorted(order, key=lambda group: min((totals[label] for label in counts[group]), default=np.inf))

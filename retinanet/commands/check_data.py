@@ -75,7 +75,7 @@ class Examined(NamedTuple):
 def check_data(settings: CheckDataSettings) -> int:
     """Checks the data folder. Returns the exit code: the proof's, or without a proof, 1 if there are mistakes, else 0.
 
-    The checks come first: if a finding explains a failure by itself, the proof ends before its training.
+    The checks come first: if a finding alone would explain a failure, the proof stops before training.
     """
     if settings.prove:
         require_weights(settings.weights, PROOF_DEPTH)
@@ -143,7 +143,7 @@ def setup_of(settings: CheckDataSettings) -> AnchorSetup:
 
 
 def tile_block(settings: CheckDataSettings, dataset: CocoDataset) -> list[str]:
-    """Returns lines on the tiles that --tile sets and on tiles of other sizes; no lines without the flag."""
+    """Returns lines about the tile size given by --tile and about other sizes; no lines without the flag."""
     tiling = settings.tiling
     if not tiling.tiles or not dataset.is_learned.any():
         return []
@@ -234,7 +234,7 @@ def check_image_files(
 
 
 def judge_boxes(sets: list[CheckedSet], fits: Sequence[BoxFit | None]) -> list[JudgedSet]:
-    """Judges how the boxes of each set must be read, unless there is nothing to judge them by."""
+    """Judges how each set's boxes must be read; skips sets without scored boxes and, with --no_pixels, all sets."""
     judged = []
     for checked, fit in zip(sets, fits, strict=True):
         if fit and len(fit.rows):

@@ -39,7 +39,7 @@ def check_labels(settings: CheckLabelsSettings) -> int:
 
 
 def check_by_folds(settings: CheckLabelsSettings) -> int:
-    """Trains the folds' detectors, and checks the labels against what each detector sees in its fold."""
+    """For each fold, trains a detector on the others, and checks the fold's labels against the detector's output."""
     training = settings.training
     device = find_device(training.machine.device)
     workers = num_workers(training.machine.workers, device)

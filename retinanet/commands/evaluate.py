@@ -124,7 +124,7 @@ def evaluate_detector(settings: EvaluateSettings) -> int:
 
 
 def more_looks(settings: EvaluateSettings, tiles: Tiles | None) -> list[str]:
-    """Returns the given flags that process an image more than once, and so need the candidates before NMS."""
+    """Returns the given flags that make the network run several times per image, and so need candidates before NMS."""
     flags = {"flip_test": settings.views.flip_test, "test_sides": settings.views.test_sides, "tile": tiles}
     return [name for name, value in flags.items() if value]
 
@@ -233,7 +233,7 @@ def report_on(
 def lookalike_lines(
     settings: EvaluateSettings, analysis: Analysis, dataset: CocoDataset, record: dict[str, Any]
 ) -> list[str]:
-    """Returns a line on the AP without images that look like images of the training set, if check_data found some."""
+    """Returns a line with the AP after leaving out lookalikes of training images, if check_data found any."""
     train_set = str(record.get("settings", {}).get("train_set", SETS[0]))
     is_alike = known_lookalikes(dataset, settings.coco_path, train_set)
     if is_alike is None or not is_alike.any():

@@ -157,7 +157,7 @@ def require_ap(settings: ExportSettings, dataset: CocoDataset) -> None:
 
 
 class ExportedDetector(NamedTuple):
-    """The detector of a checkpoint, and what its exported files have in common."""
+    """A checkpoint's detector, and the settings with which it is exported."""
 
     settings: ExportSettings
     checkpoint: Checkpoint
@@ -209,7 +209,7 @@ def verified(detector: ExportedDetector, content: bytes, dataset: CocoDataset) -
 def quantised_within_limit(
     detector: ExportedDetector, content: bytes, dataset: CocoDataset, calibration_set: CocoDataset
 ) -> bytes | None:
-    """Returns the ONNX file quantised to INT8, with as many layers in float as it takes to lose little AP.
+    """Returns the ONNX file quantised to INT8, with as many layers left in float as the AP limit requires.
 
     Logs each try, and a table that compares the checkpoint, the float file and the INT8 file. Returns None if the file
     loses too much even with half of the layers in float.
@@ -256,7 +256,7 @@ def quantised_within_limit(
 
 
 def batches_of(dataset: CocoDataset, rows: Sequence[int]) -> Iterator[Batch]:
-    """Yields the images `rows` of the set, one per batch. Raises UserError if one can't be read."""
+    """Yields a batch for each image of the set whose index is in `rows`. Raises UserError if an image can't be read."""
     for row in rows:
         yield collate([dataset.read(row)])
 
@@ -290,7 +290,7 @@ def form_lines(
     sizes: Sequence[str],
     dataset: CocoDataset,
 ) -> list[str]:
-    """Returns a table of the forms of a detector: AP, errors above the checkpoint's threshold, size and speed."""
+    """Returns a table that compares the detector's forms: AP, errors at the checkpoint's threshold, size and speed."""
     threshold = trained_of(detector.checkpoint).threshold
     rows = [["Form", "AP", "AP50", "Missed", "False positives", "Size", "Images/s"]]
     rates = images_per_second(detector, looks, dataset)
@@ -311,7 +311,7 @@ def form_lines(
 
 
 def images_per_second(detector: ExportedDetector, looks: Mapping[str, Look], dataset: CocoDataset) -> list[float]:
-    """Returns the median speed of each look, NMS included, on the same images; the looks take turns."""
+    """Returns each look's median speed in images per second, NMS included; the looks take turns on the same images."""
     batches, num_images = [], 0
     for batch in batches_of_set(dataset, LoaderSettings(detector.checkpoint.batch_size), "Timing"):
         batches.append(batch)
@@ -331,7 +331,7 @@ def images_per_second(detector: ExportedDetector, looks: Mapping[str, Look], dat
 
 
 def write(file: Any, path: Path) -> int:
-    """Writes an exported file, given by its bytes or as an openvino.Model. Returns its size. Raises OSError."""
+    """Writes an exported file (bytes or an openvino.Model). Returns its size. Raises OSError if writing fails."""
     if not isinstance(file, bytes):
         return write_openvino(file, path)
     with written_whole(path, "wb") as opened:

@@ -1,4 +1,4 @@
-"""Detects objects in images and videos, and writes the results as soon as they are known."""
+"""Detects objects in images and videos; writes results as it goes, and annotation formats at the end."""
 
 import sys
 from collections import deque
@@ -231,7 +231,7 @@ def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -
 def _groups(
     items: Iterable[Item], detector: Detector, image_of: Callable[[Item], Tensor | None]
 ) -> Iterator[list[Item]]:
-    """Yields the items in groups of two batches, or in smaller groups if their images are large."""
+    """Yields the items in groups that fill two batches, or in smaller groups if the images are large."""
     group: list[Item] = []
     pixels = 0
     for item in items:

@@ -266,7 +266,7 @@ def _images(
     folder: Path,
     content: dict[str, Any],
 ) -> list[LabelledImage]:
-    """Returns the images with their boxes; the message about a missing image names its place in `folder`."""
+    """Returns the images with their boxes; if an image is missing, the message names the path expected in `folder`."""
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -89,7 +89,7 @@ def read_csv(reading: Reading) -> Labelled:
 
 
 def _set_names(reading: Reading, files: list[Path]) -> dict[Path, str]:
-    """Returns each file's set, as told by the name of the file or its folder; if this is unclear, the file's name.
+    """Returns each file's set, recognised by the name of the file or of its folder; if unclear, named after the file.
 
     If there is only one file, and its set is unclear, the set is train.
     """
@@ -196,7 +196,7 @@ def _box_size(row: Row) -> tuple[float, float] | None:
 
 
 def _checked(row: Row, are_sizes: bool) -> Row:
-    """Returns the row, with sizes converted to corners; raises DataFault if it is incomplete."""
+    """Returns the row, with any width and height converted to x2 and y2; raises DataFault if the row is incomplete."""
     where, words, _ = row
     if not words[0]:
         raise DataFault("rows without an image", f"{where}: doesn't name an image. Write its path.")

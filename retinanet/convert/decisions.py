@@ -75,7 +75,7 @@ def read_decisions(path: Path) -> Decisions:
 
 
 def _with_whole_ids(entry: dict[str, Any]) -> dict[str, Any]:
-    """Returns a decision with numbers as image and category ids; the page saves ids of 2**53 and above as text."""
+    """Returns a decision with its image and category ids as numbers; the page saves ids of 2**53 and above as text."""
     names = ("image_id", "category_id")
     return entry | {name: int(entry[name]) for name in names if WHOLE_NUMBER.fullmatch(str(entry.get(name)))}
 

@@ -92,7 +92,7 @@ class _Changes:
 
 
 def clipped(box: Box, image: LabelledImage) -> Box | None:
-    """Returns the part of the box inside the image, or None if it has no area. A box inside is returned unchanged."""
+    """Returns the part of the box inside the image, or None if that part has no area. A box that fits is unchanged."""
     right, bottom = box.left + box.width, box.top + box.height
     if box.left < 0 or box.top < 0 or right > image.width or bottom > image.height:
         left, top = max(box.left, 0.0), max(box.top, 0.0)

@@ -98,7 +98,7 @@ class ImageFinder:
 
 
 def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, ...]:
-    """Returns a sort key: how many folders the image shares with its annotated name, then with the annotation file.
+    """Returns a sort key: how many folders the image shares with the annotated path, then with the annotation file.
 
     If these numbers are equal, an image in an image folder is preferred, because VOC keeps masks with the same names in
     other folders. The last criterion is the depth of the folder, which should be close to the annotation file's.

@@ -41,8 +41,8 @@ class Labels(NamedTuple):
 def read_labelstudio(reading: Reading) -> Labelled:
     """Reads the tasks of Label Studio's JSON or JSON-MIN; shapes without a box are left out and counted.
 
-    So are tasks without an annotation, unless --allow_unlabelled is set. Raises UserError, naming the mistake; mistakes
-    in single tasks and shapes are added to `reading` instead.
+    Tasks without an annotation are left out, too, unless --allow_unlabelled is set. Raises UserError, naming the
+    mistake; mistakes in single tasks and shapes are added to `reading` instead.
     """
     files = [reading.source] if reading.source.is_file() else reading.files(".json")
     tasks: list[tuple[str, Path, dict[str, Any]]] = []

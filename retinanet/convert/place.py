@@ -118,7 +118,7 @@ def _refusal(kind: str) -> str:
 def _require_same(
     labelled: Labelled, again: Labelled, beside: Path, layout: Layout, image_folders: dict[str, str]
 ) -> None:
-    """Raises UserError unless `again`, the set that was read back, equals `labelled`, except for rounding."""
+    """Raises UserError unless `again`, the dataset that was read back, equals `labelled`, except for rounding."""
 
     def refuse(what: str, written: object, read: object) -> None:
         advice = either("Change it", "choose another --to", "leave the format out of --save")

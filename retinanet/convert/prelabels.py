@@ -39,15 +39,15 @@ class DistinctNames:
     """Gives each image of a set a distinct name: if an earlier image has the same name, a number is added.
 
     Names that differ only in case count as equal, as on macOS and Windows, and so do names that differ only in their
-    suffix, because label files are named without it. Hidden files and folders, which readers leave out, lose their
-    leading dot.
+    suffix, because a label file has its image's name with another suffix. Hidden files and folders, which readers leave
+    out, lose their leading dot.
     """
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def add(self, name: str) -> str:
-        """Returns the name that the image `name` gets."""
+        """Returns a distinct name for the image called `name`."""
         parts = (part for part in PurePosixPath(name).parts if part not in ("..", "/"))
         path = PurePosixPath(*(part.lstrip(".") or "_" for part in parts))
         free, number = path, 1

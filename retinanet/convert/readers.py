@@ -34,10 +34,10 @@ def read_dataset(source: Path, kind: str, told: ReadSettings | None = None) -> L
 
 
 def read(reading: Reading, kind: str) -> Labelled:
-    """Returns the dataset that `reading` is about, which is in the format `kind`.
+    """Returns the dataset at `reading.source`, which is in the format `kind`.
 
-    Images that the annotations don't name, but that are in the same folders as annotated images, are left out or, with
-    --allow_unlabelled, added without objects: many tools leave images without objects out of their files. The YOLO
+    Images in the same folders as annotated images, but not named in the annotations, are left out. With
+    --allow_unlabelled, they are added without objects, because many tools don't list images that have none. The YOLO
     reader handles such images itself. Raises UserError, naming the mistake; mistakes in individual images and rows are
     added to `reading` instead.
     """

@@ -52,7 +52,7 @@ class Reading:
         return [path for paths in every for path in paths if path.suffix.lower() in self.suffixes]
 
     def text(self, path: Path) -> str:
-        """Returns the text of a file; raises DataFault if it isn't text."""
+        """Returns the text of a file; raises DataFault if it can't be read as text."""
         try:
             text = text_of(path)
         except UserError as fault:
@@ -97,7 +97,7 @@ class Reading:
         self.mistakes.setdefault(fault.kind, []).append(fault.message)
 
     def require_labels(self, name: str, labelled: int, total: int, looked_for: str) -> None:
-        """Raises UserError if hardly any of the `total` images of the set `name` have a label file."""
+        """Without --allow_unlabelled, raises UserError if hardly any of the `total` images have a label file."""
         if not total or labelled >= max(1, LEAST_LABELLED * total) or self.told.allow_unlabelled:
             return
         unread = [path for path in self.files(".txt", ".xml", ".json") if not self.tree.is_read(path)]
@@ -109,7 +109,7 @@ class Reading:
         )
 
     def end(self) -> None:
-        """Lists the mistakes. Raises UserError if there are any, unless rows with mistakes are to be left out."""
+        """Lists the mistakes. Raises UserError if there are any, unless --bad_labels is "skip"."""
         kinds, total = len(self.mistakes), sum(map(len, self.mistakes.values()))
         if not total:
             return
@@ -127,7 +127,7 @@ class Reading:
         )
 
     def fail(self, message: str) -> NoReturn:
-        """Stops reading because something essential is missing; first reports mistakes that may be the cause."""
+        """Raises UserError with `message` or, if there are mistakes that may be the cause, with those."""
         if self.mistakes and self.told.bad_labels != SKIP:
             self.end()
         raise UserError(message)

@@ -67,10 +67,10 @@ class Labelled(NamedTuple):
 
 
 def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
-    """Puts the set's name before file names that occur in several sets, because all images go into one folder.
+    """Prefixes each file name that occurs in several sets with its set's name, because all images go into one folder.
 
-    Suffixes are ignored, because annotation files may replace the suffix of the image's name. Also returns a list that
-    holds a note if any name was changed.
+    Suffixes are ignored, because an annotation file may have its image's name with another suffix. Also returns a list
+    that holds a note if any name was changed.
     """
     num_sets = Counter(
         stem for labelled_set in labelled.sets for stem in {_without_ending(image) for image in labelled_set.images}
@@ -118,8 +118,8 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
 def upright_boxes(labelled: Labelled, exif: str) -> tuple[Labelled, list[str]]:
     """Rotates boxes to fit the upright image if the annotated size shows that they refer to the stored pixels.
 
-    With RAW, boxes are also rotated if the size doesn't settle the question. Also returns notes on the images that have
-    an EXIF orientation.
+    With RAW, boxes are also rotated if the size fits both the upright image and the stored pixels. Also returns notes
+    on the images that have an EXIF orientation.
     """
     counts: Counter[str] = Counter()
 

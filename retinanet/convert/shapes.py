@@ -38,6 +38,6 @@ def clear_box(label: int, sides: Sides, where: str) -> Box:
 
 
 def without_box(left_out: Counter[str]) -> list[str]:
-    """Returns a list with a note that counts the shapes without a box by the tool's kinds; [] if there are none."""
+    """Returns a list with a note on how many shapes of each kind have no box; [] if there are none."""
     counts = [counted(count, name.removesuffix("s")) for name, count in sorted(left_out.items())]
     return [f"shapes without a box are left out: {', '.join(counts)}"] if counts else []

@@ -61,7 +61,7 @@ def split(
 
 
 def _each_file_once(labelled: Labelled) -> tuple[Labelled, list[str]]:
-    """Drops images whose file already occurred, in any set; also returns a list with a note if any were dropped."""
+    """Drops repeated image files, within and across sets; also returns a list with a note if any were dropped."""
     seen: set[Path] = set()
     repeated: list[Path] = []
 

@@ -72,7 +72,7 @@ def read_voc(reading: Reading) -> Labelled:
 
     Sets come from the lists in ImageSets/Main or the folders train, valid and test; otherwise all images are train.
     Classes are in the order of labels.txt, classes.txt or labelmap.txt, or sorted by name if there is no such file.
-    Raises UserError, naming the mistake; mistakes in single files and objects are added to `reading` instead.
+    Raises UserError, naming the mistake; mistakes in individual files and objects are added to `reading` instead.
     """
     files = reading.files(".xml")
     if not files:

@@ -34,7 +34,7 @@ class Layout(NamedTuple):
 
 
 def read_yolo(reading: Reading) -> Labelled:
-    """Reads the sets that data.yaml or obj.data names or, if only the classes are listed, the sets of the folder.
+    """Reads the sets named in data.yaml or obj.data or, if neither names any, the sets found in the folder.
 
     Raises UserError, naming the mistake; mistakes in individual rows are added to `reading` instead.
     """
@@ -89,7 +89,7 @@ def _rows(reading: Reading, file: Path, labels: dict[int, int]) -> list[Row]:
 
 
 def _explain_others(reading: Reading) -> None:
-    """Notes what the text files that weren't read seem to be."""
+    """Records, for text files that weren't read, what they seem to be."""
     stems = {path.stem for path in reading.images()}
     for file in reading.files(".txt"):
         if not reading.tree.is_read(file):
@@ -264,7 +264,7 @@ def _listed_classes(reading: Reading) -> tuple[list[str], str]:
 
 
 def _other_folder(reading: Reading) -> str:
-    """Returns a sentence on the folder above or below that lists the classes, if there is one."""
+    """Returns a sentence on a folder above or below the dataset that may list the classes; "" if there is none."""
     if above := export_above(reading.root):
         return f"If this is a part of {above}, use that folder. "
     below = reading.files(*YAMLS, ".data")
@@ -344,7 +344,7 @@ def _images(
 
 
 def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
-    """Returns the folder below --image_path that ends with as many of the last folders of `text` as possible.
+    """Returns the folder whose path below --image_path is the longest possible ending of the path `text`.
 
     Folders called images don't count. Without such a folder, returns --image_path if there is only one set, otherwise
     None.
@@ -375,7 +375,7 @@ def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
 
 
 def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> Path | None:
-    """Returns the file or folder below `roots` with the longest ending in common with another machine's `path`.
+    """Returns the file or folder below `roots` that matches the longest ending of `path`, a path on another machine.
 
     Only the first such path gets a note.
     """
@@ -428,8 +428,8 @@ def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple
 def _label_places(image: Path) -> list[Path]:
     """Returns the possible label files of an image, in the order in which to look for them.
 
-    In their paths, labels/ replaces one images/ of the image's path, the last one first; then comes the file next to
-    the image.
+    In the first paths, one of the folders images/ in the image's path is replaced by labels/, beginning with the
+    innermost; the last path is next to the image.
     """
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part.lower() == "images"]
@@ -438,9 +438,10 @@ def _label_places(image: Path) -> list[Path]:
 
 
 def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | None]:
-    """Returns the label file of each image, found by the image's path or, failing that, by its file name.
+    """Returns each image's label file, or None, found by the image's path or, failing that, by its file name.
 
-    With --image_path, label files outside the dataset count only if none in the dataset has the name of an image.
+    Files are found by name only with --image_path or in a Label Studio export. With --image_path, label files outside
+    the dataset count only if no label file in the dataset has the name of an image.
     """
     by_name: dict[str, list[Path]] = {}
     for file in reading.files(".txt"):

@@ -50,7 +50,7 @@ def row_of(line: str, labels: dict[int, int], where: str) -> Row:
 
 
 def meaning_of(rows: Sequence[Row], points: Sequence[int] | None) -> str:
-    """Returns what rows with more than a box and a score hold (KEYPOINTS, OUTLINES or TRACKS), or "" if there are none.
+    """Returns what rows longer than a box and a score hold: KEYPOINTS, OUTLINES or TRACKS; "" if there are none.
 
     `points` is kpt_shape: (keypoints, numbers per keypoint). Raises UserError, naming the flag that decides, if the
     rows are ambiguous.

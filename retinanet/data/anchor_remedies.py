@@ -71,7 +71,7 @@ def remedies(
 ) -> list[Remedy]:
     """Returns settings, best first, that give clearly more objects an anchor than `setup`, whose coverage is `now`.
 
-    Larger images come first, because they also make objects easier to recognise, which smaller anchors don't. Of the
+    Larger images come first, because, unlike smaller anchors, they also make objects easier to recognise. Of the
     image sizes, the smallest that achieves most of the best settings' gain is chosen; if none does, larger images are
     combined with other anchors, provided that this clearly helps. Other anchors at the current image size follow. If
     `loss` has the matcher "iou", the last remedy forces an anchor on each object, however little the two overlap.

@@ -81,8 +81,8 @@ def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
 class _IoUCrop(v2.RandomIoUCrop):
     """Crops like torchvision, dropping boxes whose centre is cut off, except for crowd regions.
 
-    What is left of an object without its centre may be only background, but a part of a crowd region is still a crowd
-    region.
+    If an object's centre is cut off, the rest of its box may show only background, but a part of a crowd region is
+    still a crowd region.
     """
 
     def __init__(self, is_crowd: Tensor) -> None:

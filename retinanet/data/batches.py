@@ -1,4 +1,4 @@
-"""Defines samples, one per image, and collates them into batches."""
+"""Defines samples, which are images with their boxes, and collates them into batches."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

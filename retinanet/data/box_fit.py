@@ -31,7 +31,7 @@ SIZES = (0.7, 0.8, 0.9, 1.1, 1.25)
 
 
 class Order(NamedTuple):
-    """An order of the images that may have assigned the boxes to the wrong pictures."""
+    """An order of the images by which boxes may have been assigned to the wrong pictures."""
 
     says: str
     owners: np.ndarray  # int64 [N], the image whose boxes belong to each picture
@@ -51,7 +51,7 @@ class Looked(NamedTuple):
 
 
 class BoxScores(NamedTuple):
-    """The scores of n boxes; NaN where too little of a box is in the picture."""
+    """The scores of n boxes; NaN where a box can't be scored."""
 
     rows: np.ndarray  # int64 [n], in the annotations, ascending
     images: np.ndarray  # int64 [n], their images
@@ -137,7 +137,8 @@ class BoxFit:
     ) -> np.ndarray:
         """Returns the scores of boxes in each reading, and of boxes scaled by `factors`: float32 [n, names + factors].
 
-        Each box is read in a picture of `sizes` [n or 1, 2], then converted to fractions of that picture.
+        Each box is read as a box of a picture whose size is given in `sizes` [n or 1, 2], then converted to fractions
+        of that picture.
         """
         boxes = self.annotations.boxes[self.rows[places]]
         resized = [boxes + boxes[:, [2, 3, 2, 3]] * [(1 - by) / 2, (1 - by) / 2, by - 1, by - 1] for by in factors]
@@ -170,7 +171,7 @@ class BoxFit:
 
 
 def possible_orders(annotations: Annotations) -> list[Order]:
-    """Returns the orders that may have assigned boxes to the wrong images: shifted by one, or sorted differently."""
+    """Returns orders, shifted by one or sorted differently, by which boxes may have been assigned to wrong images."""
     names = [annotations.file_name(image) for image in range(len(annotations.sizes))]
     every = np.arange(len(names))
     sorts = {

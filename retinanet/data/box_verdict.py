@@ -41,7 +41,8 @@ def judge(
 ) -> Verdict:
     """Judges the boxes in `mask` [n], by default all, against the reading `expected`.
 
-    If the boxes are one of several groups, z must be larger, because one of the groups may reach SURE by chance.
+    If the boxes are one of `num_groups` groups, a larger z is needed to decide against `expected`, because one of the
+    groups may reach SURE by chance.
     """
     if mask is not None:
         scores = scores._replace(
@@ -57,7 +58,7 @@ def judge(
         return Verdict(kind, reading, float(z), num_objects, num_images, order)
 
     def z(differences: np.ndarray) -> np.ndarray:
-        """Returns z for each column; 0 if too few of the boxes have a difference in it."""
+        """Returns z for each column; 0 if the column has too few values other than NaN."""
         return np.where((~np.isnan(differences)).sum(axis=0) < FEWEST_IMAGES, 0, z_of(differences, scores.images)[0])
 
     if num_objects < FEWEST_OBJECTS or num_images < FEWEST_IMAGES:

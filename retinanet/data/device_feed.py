@@ -45,7 +45,7 @@ class BadImages:
         self.count(message)
 
     def count(self, message: str) -> None:
-        """Counts the image that `message` names, perhaps found by another rank. Raises UserError above the limit."""
+        """Counts the image named in `message`, which may come from another rank. Raises UserError above the limit."""
         self.messages.add(message)
         if len(self.messages) > self.most:
             raise UserError(

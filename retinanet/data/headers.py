@@ -116,7 +116,7 @@ def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[s
 
 
 def frame_texts(num_turned: int, num_untold: int) -> list[str]:
-    """Returns a note on images with an EXIF orientation for each of the two counts that is above 0.
+    """Returns notes on images with an EXIF orientation, one for each count above 0.
 
     In `num_turned` images, the boxes were turned upright; in `num_untold`, the size doesn't show whether the boxes
     refer to the upright picture.

@@ -43,7 +43,7 @@ class ImageCache:
 
 
 def spare_memory() -> int:
-    """Returns how many bytes a cache may take: half of the free memory or, if less is free there, of SHARED_MEMORY.
+    """Returns how many bytes a cache may take: half of the free memory, or of the free SHARED_MEMORY if that is less.
 
     Workers and the network need the rest.
     """

@@ -93,7 +93,7 @@ def read_image(
     Only the first frame is read, and transparency is dropped. With a `region`, returns only this part of the image,
     which saves memory. For the picture's orientation, see Header.turn. `white_level` is the value of white in 16-bit
     pictures. Raises UserError, naming the file, if the image can't be read, has a different size, or has more than
-    `max_pixels` pixels (checked in the header, before decoding). Raises PicturesChanged if it no longer matches
+    `max_pixels` pixels (checked in the header, before decoding). Raises PicturesChanged if the image no longer matches
     `header`, which was read earlier.
     """
     with _opened(path, size, max_pixels) as picture:
@@ -113,14 +113,14 @@ def read_image(
 def read_upright(
     source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS, white_level: int = WHITE_LEVEL
 ) -> np.ndarray:
-    """Reads an image without annotations: like read_image, but with no annotated size, and always following EXIF."""
+    """Reads an image without annotations, of any size: like read_image, but always applies the EXIF orientation."""
     with _opened(source, None, max_pixels) as picture:
         header = header_of(picture)
         return _pixels(picture, source, header, header.orientation, white_level)
 
 
 def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
-    """Returns the picture's pixels as uint8 [height, width, 3], turned upright by its EXIF orientation.
+    """Returns the picture's pixels as uint8 [height, width, 3], turned upright according to its EXIF orientation.
 
     Raises UserError for 16-bit colours if they have to be scaled, because Pillow keeps only their high bytes.
     """
@@ -144,13 +144,13 @@ def brightest(path: Path) -> int:
 
 
 def read_header(path: str | Path) -> Header:
-    """Reads the header of an image file, without decoding pixels. Raises UserError, naming the file, if that fails."""
+    """Reads an image file's header; for decoding, see header_of. Raises UserError, naming the file, if that fails."""
     with _opened(path, None, sys.maxsize) as picture:
         return header_of(picture, Path(path))
 
 
 def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
-    """Raises the errors that `read_image` would raise about the header of `path`, without decoding pixels."""
+    """Raises any error that `read_image` would raise because of the header of `path`; for decoding, see header_of."""
     with _opened(path, size, max_pixels) as picture:
         _checked_turn(path, header_of(picture, Path(path)), size, UPRIGHT)
 
@@ -178,7 +178,7 @@ def missing_image(path: Path) -> DataFault:
 
 @contextmanager
 def _opened(source: str | Path | IO[bytes], size: tuple[int, int] | None, max_pixels: int) -> Iterator[Image.Image]:
-    """Opens the image and checks its header; any error while it is open becomes a UserError that names the file.
+    """Opens the image and checks its header; errors in opening or reading it become UserErrors that name the file.
 
     `size` (height, width) is None for an image without annotations, which may have any size.
     """
@@ -240,8 +240,8 @@ def header_of(picture: Image.Image, path: Path | None = None) -> Header:
     """Returns the header of an open picture.
 
     The orientation in a PNG file may come after the pixels, which then have to be decoded to reach it. Given the `path`
-    of a picture that isn't decoded yet, this function decodes them only if metadata follows them in the file; without
-    `path`, it always does.
+    of a picture that isn't decoded yet, this function decodes the pixels only if metadata follows them in the file;
+    without `path`, it always decodes them.
     """
     is_deep = picture.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     if picture.format == "PNG" and (path is None or _has_late_metadata(path)):
@@ -295,7 +295,7 @@ def _turned(
     low: np.ndarray | None = None,
     region: Region | None = None,
 ) -> np.ndarray:
-    """Returns the decoded picture, or a region of it, as uint8 [height, width, 3], turned by the EXIF orientation.
+    """Returns the decoded picture, or a region, as uint8 [height, width, 3], with EXIF orientation `turn` applied.
 
     `low` holds the low bytes of 16-bit channels, if needed. The picture is converted in strips, because Pillow's own
     conversion and rotation would each hold another copy of a large picture in memory.
@@ -335,7 +335,7 @@ def _to_rgb(picture: Image.Image, white_level: int, low: np.ndarray | None = Non
 
 
 def _low_bytes(source: str | Path | IO[bytes], header: Header) -> np.ndarray | None:
-    """Returns the low bytes [height, width, 3] of 16-bit colour channels, because Pillow reads only the high bytes.
+    """Returns the low bytes [height, width, 3] of 16-bit colour channels; Pillow itself reads only the high bytes.
 
     Returns None if the file has no such channels.
     """

@@ -52,9 +52,9 @@ def require_reach(
 ) -> None:
     """Raises DataFault if no anchor of `shapes` has an IoU of at least `foreground_iou` with any object.
 
-    The objects are checked at each shorter side in `sides`, by default the set's own. With `flip`, mirrored objects
-    count too, because mirroring shifts objects relative to the anchors. With `tiles`, the objects in the tiles of one
-    epoch also count.
+    The objects are checked as in images resized to each shorter side in `sides` (by default, that of the set). With
+    `flip`, mirrored objects count too, because mirroring shifts objects relative to the anchors. With `tiles`, the
+    objects in the tiles of one epoch also count.
     """
     largest = 0.0
     for boxes in _network_boxes(dataset, sides, flip, tiles):
@@ -91,7 +91,7 @@ def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool, tiles
 
 
 def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:
-    """Returns warnings about a training set and its val set: boxes and classes that look wrong."""
+    """Returns warnings about boxes and classes in a training set that look wrong, given its val set."""
     annotations = dataset.annotations
     boxes, sizes = (
         values[dataset.is_learned] for values in (annotations.boxes, annotations.sizes[owners_of(annotations)])

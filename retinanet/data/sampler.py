@@ -31,7 +31,7 @@ class Shown(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """Describes a batch to read: its epoch, its images and their size. Augmentation depends on epoch and index."""
+    """Describes a batch to read: epoch, images and size. An image's augmentation depends on the epoch and its index."""
 
     epoch: int
     indices: list[int]  # the k-th repeat of image or tile i is i + k * N, if the epoch shows N of them
@@ -43,15 +43,15 @@ class Draw(NamedTuple):
 class AspectRatioBasedSampler(Sampler[Draw]):
     """Draws the batches of one rank; the batches of an epoch depend only on (seed, epoch).
 
-    In a run on tiles, epochs show different tiles, and different numbers of them; here, a tile counts as an image.
+    In a run on tiles, each epoch shows different tiles, and a different number of them; below, "image" includes tiles.
 
     The images are sorted by aspect ratio with a little noise, so that images of similar shape share a batch and need
-    little padding; images of equal shape are in random order. The batches are then shuffled. Every image appears
-    exactly once per epoch (or as often as its factor says), on one of the ranks; with `drop_last`, the few images that
-    don't fill a batch are left out, different ones in each epoch. The ranks share each global batch, so all have the
-    same number of batches; if a global batch is not full, a rank's share may be empty. All images of a global batch
-    have the same shorter side, which depends only on (seed, epoch, batch). With `accumulate`, a rank's share of a
-    global batch comes in that many batches, one after the other.
+    little padding; images of equal shape are in random order. The batches are then shuffled. Across the ranks, every
+    image appears exactly once per epoch (or as often as its factor says); with `drop_last`, each epoch leaves out the
+    few images, different ones each time, that would not fill a batch. The ranks share each global batch, so all have
+    the same number of batches; if a global batch is not full, a rank's share may be empty. With `train_sides`, one
+    shorter side is drawn for each global batch, depending only on (seed, epoch, batch). A rank's share of a global
+    batch is split into `accumulate` consecutive batches.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         return num_drawn // self.batch_size if self.drop_last else -(-num_drawn // self.batch_size)
 
     def first_steps(self, epochs: int) -> Sequence[int]:
-        """Returns the number of steps before each epoch up to, and including, `epochs`: the index of its first step."""
+        """Returns the index of the first step of each epoch from 0 to `epochs`, inclusive."""
         if self.always:
             return range(0, (epochs + 1) * len(self), len(self))
         while len(self.ends) < epochs:
@@ -162,7 +162,7 @@ def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
 
 
 def class_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
-    """Returns each class's repeat factor, max(1, sqrt(threshold / f)), where f is its share of the images: [C]."""
+    """Returns the repeat factor max(1, sqrt(threshold / f)) of each class, where a fraction f of images has it: [C]."""
     annotations, learned = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_classes = len(annotations.class_names)
     pairs = np.unique(owners_of_rows(annotations, learned) * num_classes + annotations.labels[learned])

@@ -1,4 +1,4 @@
-"""Finds pictures that look alike, such as frames of a video, or copies saved again, slightly cropped or mirrored."""
+"""Finds pictures that look alike, such as video frames, or copies that were re-saved, slightly cropped or mirrored."""
 
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
@@ -60,7 +60,7 @@ def alike(looks: Looks, others: Looks) -> np.ndarray:
 def most_similar(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
     """Returns, for each of `looks`, the index of the most similar of `others`, int64 [n], and their likeness, [n].
 
-    The index is -1 and the likeness 0 if none of the others looks similar.
+    The index is -1 and the likeness 0 if nothing in `others` looks similar.
     """
     best, likeness = np.full(len(looks), -1), np.zeros(len(looks), np.float32)
     for pairs, likenesses in _compared(looks, others):
@@ -143,7 +143,8 @@ def _evened(small: np.ndarray) -> np.ndarray:
 def _hashes(small: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Returns the hashes of small pictures [n, SIDE, SIDE]: float32 [n, P * P, FREQUENCIES * FREQUENCIES].
 
-    There is a hash for each pair of `parts` [P, FREQUENCIES, SIDE], the first for the height, the second for the width.
+    There is a hash for each way to choose one of the `parts` [P, FREQUENCIES, SIDE] for the height and one for the
+    width.
     """
     transform = parts.reshape(-1, SIDE)
     waves = transform @ small.astype(np.float32) @ transform.T  # [n, P * FREQUENCIES, P * FREQUENCIES]
@@ -157,7 +158,7 @@ def _hashes(small: np.ndarray, parts: np.ndarray) -> np.ndarray:
 def _part(before: float, after: float) -> np.ndarray:
     """Returns the matrix of the cosine transform along one side of a small picture: [FREQUENCIES, SIDE].
 
-    The side is cropped by the fractions `before` and `after` of its length.
+    The side is cropped by `before` at its start and by `after` at its end, as fractions of its length.
     """
     cells = np.arange(SIDE)
     waves = np.cos(np.pi * (cells + 0.5) * np.arange(FREQUENCIES)[:, None] / SIDE)

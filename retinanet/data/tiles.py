@@ -47,9 +47,9 @@ def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
 class Grids(NamedTuple):
     """Describes the tiles of all images of a set in one epoch.
 
-    There are as few tiles as can cover an image with the requested overlap. Along each side, tile k starts at
-    k * step - offset, clipped so that it stays inside the image. The step is the tile's side without the overlap, and
-    clipping only adds to the overlap.
+    Each image larger than a tile gets the fewest tiles that cover it with at least the requested overlap. Along each
+    side, tile k starts at k * step - offset, clipped so that it stays inside the image. The step is the tile's side
+    without the overlap, and clipping only adds to the overlap.
     """
 
     tiles: Tiles
@@ -62,7 +62,7 @@ class Grids(NamedTuple):
         return _counts(self.sizes, self.tiles) * (self.sizes > self.tiles.side).any(axis=1, keepdims=True)
 
     def starts(self, images: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Returns the (top, left) corners, int64 [n, 2], of tiles in the rows and columns `places` [n, 2]."""
+        """Returns the (top, left) corners, int64 [n, 2], of tiles of `images` [n] at (row, column) `places` [n, 2]."""
         room = (self.sizes[images] - self.tiles.side).clip(min=0)
         return (places * self.tiles.step - self.offsets[images]).clip(0, room)
 
@@ -132,7 +132,7 @@ def parts_in_tiles(corners: np.ndarray, sizes: np.ndarray, tiles: Tiles, min_vis
 
 
 def _firsts(counts: np.ndarray) -> np.ndarray:
-    """Returns the index of the first element of each of several consecutive groups, whose sizes are `counts` [n]."""
+    """Returns the index of each group's first element, for consecutive groups of `counts` [n] elements."""
     return np.cumsum(counts) - counts
 
 

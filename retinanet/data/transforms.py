@@ -49,7 +49,7 @@ def resize(image: Tensor, size: Sequence[int]) -> Tensor:
 def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Returns `boxes` [N, 4], scaled from an image of `old_size` to `size`, and the scale, float32 [2].
 
-    The scale is (vertical, horizontal): the axes differ, because each side is rounded.
+    The scale is (vertical, horizontal). The two may differ, because each side is rounded separately.
     """
     scale = torch.tensor([size[0] / old_size[0], size[1] / old_size[1]])
     return boxes * per_coordinate(scale), scale
@@ -76,7 +76,7 @@ def padded_shape(needed: Sequence[int], sides: Sequence[int] | None = None) -> t
 
 
 def pad_and_stack(images: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
-    """Stacks uint8 images [3, h, w] as [B, 3, H, W], channels last, padded right and below with the mean colour.
+    """Stacks uint8 images [3, h, w] as [B, 3, H, W], channels last. Pads right and bottom with the mean colour.
 
     The mean colour normalises to about zero, the value with which convolutions pad. `shape` is (H, W).
     """

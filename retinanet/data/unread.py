@@ -11,7 +11,7 @@ UNREADABLE_IMAGE = "not readable as an image"
 
 
 def reason_unread(path: Path) -> str:
-    """Returns why a regular file was not read, judging by its name, in words that fit any number of files."""
+    """Returns why a regular file was not read, judging by its name; the wording fits one file as well as several."""
     suffix = path.suffix.lower()
     if suffix in image_suffixes():
         return UNNAMED_IMAGES

@@ -73,7 +73,7 @@ def _threshold(ious: Tensor, exists: Tensor) -> Tensor:
 def nearest_cells(boxes: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
     """Returns the cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and a mask, [B, M, L, 9].
 
-    The mask is False in the places left over on a level with fewer than 9 cells.
+    The mask is False for the unused entries of a level with fewer than 9 cells.
     """
     places = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2 / levels.strides  # [B, M, L, 2], in cells
     places = places[:, :, :, None]

@@ -63,10 +63,10 @@ def _layers(depth: int) -> Iterator[nn.Sequential]:
 
 
 class Backbone(nn.Module):
-    """A ResNet without its classifier, with torchvision's initial weights and names (`layer1.0.conv1.weight`).
+    """A ResNet without its classifier, with weights initialised and named as in torchvision (`layer1.0.conv1.weight`).
 
-    Batch norm's scale and shift are trained; its statistics are updated only with `learn_statistics`. By default, the
-    loaded statistics stay fixed, because a batch of two images, the default, is too small to estimate them.
+    Batch norm's scale and shift are trained; its statistics are updated only with `learn_statistics`. Otherwise, the
+    loaded statistics stay fixed, because the default batch of two images is too small to estimate them.
     """
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:

@@ -81,7 +81,7 @@ def candidates_in(regions: Regions, num_candidates: int) -> Candidates:
 
 
 def _ranks(logits: Tensor, deltas: Tensor) -> Tensor:
-    """Returns numbers [B, A, C] in the same order as the scores, so that only the best need `_scores_at`."""
+    """Returns numbers [B, A, C] that sort like the scores, so that `_scores_at` is needed only for the best."""
     if deltas.shape[2] == 4:
         return logits
     return SCORE_POWER * F.logsigmoid(logits.float()) + (1 - SCORE_POWER) * F.logsigmoid(deltas[..., 4:].float())
@@ -119,9 +119,10 @@ def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings 
 def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
     """Marks the `valid` candidates that survive NMS within their image and class: bool [B, N].
 
-    One call of NMS serves several groups (here classes): each group's boxes are shifted by a different multiple of
-    `step`, which is larger than any image side, so boxes of different groups never overlap. The shifts are float64,
-    because with 16 images x 80 classes, float32 would round the boxes of the last groups to 1/8 pixel.
+    One call of NMS serves several groups (here, the classes of one image; in survivors_at_once, those of several
+    images): each group's boxes are shifted by a different multiple of `step`, which is larger than any image side, so
+    boxes of different groups never overlap. The shifts are float64, because with 16 images x 80 classes, float32 would
+    round the boxes of the last groups to 1/8 pixel.
     """
     kept = torch.zeros_like(valid)
     for image, (boxes, scores, labels) in enumerate(zip(*candidates, strict=True)):

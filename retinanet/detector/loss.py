@@ -16,10 +16,10 @@ GIOU_WEIGHT = 2.0  # relative to the classification loss, as in https://arxiv.or
 
 
 class Assignment(NamedTuple):
-    """The targets and weights of a batch's anchors. The R of the B * A anchors that can be foreground are called rows.
+    """The targets and weights of a batch's anchors. Of the B * A anchors, the R that can be foreground are called rows.
 
-    The anchors themselves are left out, because shifting or scaling an axis doesn't change these losses. (DIoU and CIoU
-    losses would change, so they would need the anchors of the rows.)
+    The anchors themselves aren't stored, because the losses need only the deltas: shifting or scaling an axis doesn't
+    change them. (DIoU and CIoU losses would change, so they would need the anchors of the rows.)
     """
 
     weights: Tensor  # [B, A], for classification: 1 / (foreground anchors of the image * B), 0 if ignored
@@ -39,12 +39,13 @@ def detection_loss(
     """Returns the two losses of a batch, always in float32. For `size`, see assign_targets.
 
     The classification loss is the focal loss (https://arxiv.org/abs/1708.02002, equation 5), summed over an image's
-    anchors and classes and divided by max(1, number of foreground anchors). With the class loss "quality", an object's
-    target score is the IoU of its predicted box (https://arxiv.org/abs/2006.04388), and alpha is not used. The
-    regression loss is the mean, over an image's foreground anchors, of the smooth L1 loss (quadratic below `beta` and
-    averaged over the 4 deltas) or of 2 x (1 - GIoU). An IoU branch adds the cross-entropy between the IoU that it
-    predicts and the IoU of the predicted box; no gradient flows through the latter. Both losses are averaged over the
-    batch. An image without objects is all background, and its regression loss is 0.
+    anchors and classes and divided by max(1, number of foreground anchors). With the class loss "quality", a foreground
+    anchor's target score for its object's class is the IoU of its predicted box with the object
+    (https://arxiv.org/abs/2006.04388), and alpha is not used. The regression loss is the mean, over an image's
+    foreground anchors, of the smooth L1 loss (quadratic below `beta` and averaged over the 4 deltas) or of 2 x (1 -
+    GIoU). With an IoU branch, the regression loss also includes the cross-entropy between the predicted IoU and the IoU
+    of the predicted box with the object; no gradient flows through the latter. Both losses are averaged over the batch.
+    An image without objects is all background, and its regression loss is 0.
     """
     sparse = anchors.device.type == "cpu"
     assignment = assign_targets(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse, size=size)

@@ -58,7 +58,7 @@ def match_anchors(
 
 
 def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:
-    """Yields (part, slice) for parts of `anchors` [A, 4] small enough to compare with all boxes of `targets`."""
+    """Yields (part, slice) for parts of `anchors` [A, 4] small enough to compare at once with all of `targets`."""
     num_images, most, _ = targets.boxes.shape
     at_a_time = OVERLAPS_ON_CPU if anchors.device.type == "cpu" else OVERLAPS_ON_GPU
     step = max(1, at_a_time // (num_images * most))

@@ -1,7 +1,7 @@
 """Defines the tuples of dense, padded tensors that the parts of the detector exchange.
 
 Shape letters, the same in every file:
-    B images in a batch, M boxes in the image with the most, A anchors, C classes, K detections per image,
+    B images in a batch, M boxes in the image with the most boxes, A anchors, C classes, K detections per image,
     H and W the height and width of the padded network input.
 Boxes are (x1, y1, x2, y2), float32, in pixels of the network's input. Sizes are (height, width). Labels are 0..C-1,
 without a background class; -1 marks padding, and -2 a crowd region, which is not an object. A cell is one position of a

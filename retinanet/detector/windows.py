@@ -1,7 +1,7 @@
 """Runs the regression head only where needed: around foreground anchors in training, around high scores in detection.
 
-Few cells of the pyramid are needed, so a CPU saves most of the head's work, forward and backward. (On a GPU, the host
-would have to wait to learn which cells these are.)
+Only a few of the pyramid's cells are needed, so on a CPU, this saves most of the head's work, forward and backward. (On
+a GPU, the host would have to wait to learn which cells these are.)
 """
 
 import math
@@ -52,10 +52,11 @@ def _levels_and_logits(model: RetinaNet, images: Tensor) -> tuple[list[Tensor], 
 
 
 def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool = False) -> Tensor:
-    """Returns deltas [B, A, 4 or 5]: the output of `head` at and around `rows` (indices into B * A), and 0 elsewhere.
+    """Returns deltas [B, A, 4 or 5]: the output of `head` at and around anchors `rows` (indices into B * A), else 0.
 
-    `levels` are the pyramid levels, each [B, channels, h, w]. The head runs in one window per image and level, or with
-    `split` in one window per cluster of rows.
+    `levels` are the pyramid levels, each [B, channels, h, w]. The head runs in one window per image and level or, with
+    `split`, per cluster of `rows`. It always runs at the last anchor of the first image, too, because the optimiser
+    would skip a head without gradients.
     """
     num_images, num_anchors = len(levels[0]), head.num_anchors
     shapes = [level.shape[2:] for level in levels]
@@ -97,7 +98,7 @@ def windows_of(cells: Tensor) -> list[tuple[slice, slice]]:
 
 
 def _outputs_in(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
-    """Returns the head's output in a window of `level` [1, channels, h, w]: [rows, columns, cell anchors * outputs].
+    """Returns the head's output in a window of `level` [1, channels, h, w]: [rows, columns, outputs per cell].
 
     The input is the window plus the cells around it that the output depends on, and each convolution removes one cell
     on each side. At the level's border, the convolutions pad with zeros instead, as they do on a whole level.

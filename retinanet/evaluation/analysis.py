@@ -43,7 +43,7 @@ class ClassNumbers(NamedTuple):
 
     @property
     def is_never_found(self) -> bool:
-        """Returns True if the class has objects, but no hit at the best threshold and no F1 of at least USEFUL_F1."""
+        """Returns True for a class with objects, no hit at the overall best threshold and F1 always below USEFUL_F1."""
         return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 
@@ -68,7 +68,7 @@ class Analysis(NamedTuple):
 
 
 def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DRAWS) -> Analysis:
-    """Analyses the detections in the set `annotations`, which must have objects.
+    """Analyses the `detections` on the set `annotations`, which must have objects.
 
     If `num_draws` is 0, the bounds of the intervals are NaN. A set with objects in fewer than LEAST_IMAGES images gets
     no draws.

@@ -9,7 +9,7 @@ NUMBERS_AT_A_TIME = 2**24  # weightings x detections
 
 
 class Ranked(NamedTuple):
-    """Holds the n detections of a class by descending score, matched at T IoU thresholds, and its m objects' images."""
+    """Holds a class's n detections by descending score, matched at T IoUs, and the images of its m objects."""
 
     images: np.ndarray  # int64 [n], index of the image
     hits: np.ndarray  # bool [T, n], true positives

@@ -11,7 +11,7 @@ from retinanet.evaluation.intervals import Interval, centred, interval
 
 
 class Difference(NamedTuple):
-    """Holds a metric of A and of B, and the difference B - A, with both on the same bootstrap draws of the images."""
+    """Holds a metric of A and of B, and the difference B - A, whose interval uses the same bootstrap draws for both."""
 
     name: str
     a: float

@@ -11,7 +11,7 @@ from retinanet.evaluation.matches import DetectionMatches
 
 
 class Confusion(NamedTuple):
-    """Holds a sparse confusion matrix: the P pairs of classes that occur, sorted by true class, then by found class."""
+    """Holds a sparse confusion matrix: the P pairs (true class, predicted class) that occur, in ascending order."""
 
     num_classes: int  # C; the label C means background as a true class, and "not found" as a found class
     true: np.ndarray  # int64 [P]

@@ -1,4 +1,4 @@
-"""Counts true positives, false positives, misses and errors of each kind above score thresholds.
+"""Counts true positives, false positives, misses and the errors of each kind, at given score thresholds.
 
 reports/page/numbers.js computes the same counts on a report's page, and tests check that they are equal.
 """
@@ -66,8 +66,8 @@ def count_at(
 ) -> ThresholdCounts:
     """Counts the detections above `threshold`, or above the `class_thresholds` [C] of their classes.
 
-    The confusion matrix, for which detections match objects of any class, always uses the common `threshold`. The kind
-    of an error doesn't depend on thresholds.
+    The confusion matrix, in which a detection may match an object of any class, always uses the common `threshold`. The
+    kind of an error doesn't depend on thresholds.
     """
     num_classes = len(annotations.class_names)
     taken = above(detections.scores, threshold if class_thresholds is None else class_thresholds[detections.labels])
@@ -84,9 +84,9 @@ def count_at(
 
 
 def count_by_class(taken: np.ndarray, detections: Found, matches: DetectionMatches, annotations: Annotations) -> Counts:
-    """Counts right and wrong detections and objects not found, by class, at IoU 0.5.
+    """Counts true positives, false positives and misses by class, at IoU 0.5.
 
-    Only the detections marked in `taken`, bool [D], count.
+    Detections that aren't marked in `taken`, bool [D], are left out.
     """
     labels = annotations.labels[~annotations.crowds]
     return _count_by(taken, matches, 0, detections.labels, labels, len(annotations.class_names))
@@ -95,7 +95,7 @@ def count_by_class(taken: np.ndarray, detections: Found, matches: DetectionMatch
 def count_by_image(
     taken: np.ndarray, detections: Found, matches: DetectionMatches, annotations: Annotations, iou: int = 0
 ) -> Counts:
-    """Counts the detections marked in `taken`, bool [D], by image at the IoU with index `iou` (0: IoU 0.5)."""
+    """Counts as count_by_class does, but by image, and at the IoU threshold IOUS[iou]."""
     owners = owners_of(annotations)[~annotations.crowds]
     return _count_by(taken, matches, iou, detections.images, owners, len(annotations.image_ids))
 
@@ -108,7 +108,7 @@ def _count_by(
     object_groups: np.ndarray,
     num_groups: int,
 ) -> Counts:
-    """Counts by group: `groups` [D] assigns the detections to groups, and `object_groups` the objects except crowds."""
+    """Counts by group, given each detection's group (`groups` [D]) and each non-crowd object's (`object_groups`)."""
     hits, ignored = matches.hits[iou], matches.ignored[iou]
     num_objects = np.bincount(object_groups, minlength=num_groups)
     true_positives = np.bincount(groups[taken & hits], minlength=num_groups)

@@ -61,8 +61,8 @@ def detect_with(
     """Returns the detections in all images of `dataset`, sorted by image id and descending score.
 
     The candidates that `look` finds in all `views` of an image are merged before NMS. The images are divided among the
-    ranks; rank 0 returns all detections, and the other ranks return none. Raises UserError if an image can't be read:
-    no image is skipped.
+    ranks; rank 0 returns all detections, and the other ranks return none. Raises UserError if an image can't be read,
+    rather than skipping it.
     """
     with searching_algorithms(False):  # image shapes vary, and the last batch of each shape is smaller
         if views.tiles:
@@ -78,7 +78,7 @@ def detect_with(
 def _found_in_images(
     look: Look, images: Iterable[Sample | BadImage], looks: Looks, device: torch.device
 ) -> list[Found]:
-    """Returns the detections in `images`, which have their original size, and in their tiles, as predict does."""
+    """Detects objects in `images`, which have their original size, and in the tiles of each image, as predict does."""
     parts = []
     for sample in images:
         if isinstance(sample, BadImage):
@@ -106,10 +106,10 @@ def _found_in_batches(look: Look, batches: OneAhead, views: Views, detection: De
 def batches_of_set(
     dataset: CocoDataset, loading: LoaderSettings, title: str, *, views: Views = ONE_VIEW, ranks: Ranks = ALONE
 ) -> Iterator[Batch]:
-    """Returns this rank's batches of `dataset`; each batch comes in all sizes of `views.sides` before the next batch.
+    """Returns this rank's batches of `dataset`, each in all sizes of `views.sides`, one size after the other.
 
-    The device thus needn't hold all sizes at once. `title` labels the progress bar. Raises UserError if an image can't
-    be read.
+    The device thus needn't hold all sizes of a batch at once. `title` labels the progress bar. Raises UserError if an
+    image can't be read.
     """
     loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
     bar = tqdm(loader, title, leave=False, disable=_hides_bar(ranks))
@@ -119,7 +119,7 @@ def batches_of_set(
 def fastest_form(
     model: RetinaNet, device: torch.device, precision: torch.dtype, threshold: float
 ) -> RetinaNet | SparseNetwork:
-    """Returns the fastest form of the trained `model` on `device`; its detections above `threshold` are the same."""
+    """Returns the trained `model` in its fastest form for `device`; detections above `threshold` stay the same."""
     if device.type == "cuda":  # unfolded, batch norms would take the host longer to launch than the GPU to run
         return folded_network(model, precision)
     return SparseNetwork(model, threshold) if can_be_sparse(model) else model

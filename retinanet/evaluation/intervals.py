@@ -45,7 +45,7 @@ def centred(value: float, drawn: np.ndarray) -> np.ndarray:
 
 
 def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
-    """Returns the 95% interval of `value`: the quantiles of `drawn` [W], shifted so that they are centred on `value`.
+    """Returns the 95% interval of `value`: the quantiles of the draws' values, `drawn` [W], as shifted by `centred`.
 
     The bounds are clipped to [`least`, `most`], and are NaN if `value` is NaN or no draw has a value.
     """

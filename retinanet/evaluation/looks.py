@@ -1,4 +1,4 @@
-"""Detects objects in images held in memory, whole and optionally also in tiles; NMS runs on all candidates together."""
+"""Detects objects in images in memory and, optionally, in their tiles; NMS runs once on all candidates of an image."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -104,7 +104,7 @@ def with_tiles(look: Look, image: Tensor, whole: Merged, looks: Looks, tiles: Ti
 
 
 def _likely(candidates: Candidates, looks: Looks) -> Candidates:
-    """Drops candidates at or below the threshold, because those of a hundred tiles wouldn't all fit in memory."""
+    """Drops candidates at or below the threshold, because all candidates of a hundred tiles wouldn't fit in memory."""
     rows = candidates.scores[0] > looks.detection.threshold
     return Candidates(*(part[:, rows] for part in candidates))
 
@@ -112,9 +112,10 @@ def _likely(candidates: Candidates, looks: Looks) -> Candidates:
 def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: Sequence[int]) -> Tensor:
     """Returns a mask, bool [N], of the `boxes` [N, 4] that don't reach an inner edge of their tile.
 
-    The boxes are in pixels of the image. A box counts as reaching an edge if it ends close to that edge, because
-    predicted boxes are inexact, and large boxes more so. An object that is cut off at such an edge is contained in full
-    in a neighbouring tile or, if it is larger than the overlap, in the whole image.
+    The boxes are in pixels of the image. An inner edge is one that isn't on the image's border. A box counts as
+    reaching an edge if it ends close to that edge, because predicted boxes are inexact, and large boxes more so. An
+    object that is cut off at such an edge is contained in full in a neighbouring tile or, if it is larger than the
+    overlap, in the whole image.
     """
     (height, width), (top, left) = size, corner
     bottom, right = min(top + tiles.side, height), min(left + tiles.side, width)

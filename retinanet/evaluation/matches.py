@@ -16,7 +16,7 @@ IMAGES_IN_BLOCK, PAIRS_IN_BLOCK = 256, 2**21  # a pair is a detection and an ann
 
 
 class DetectionMatches(NamedTuple):
-    """Holds the objects that D detections match. An object is an index into the set's annotations, or -1 for none."""
+    """Holds the objects that D detections match, each as an index into the set's annotations, or -1 for none."""
 
     hits: np.ndarray  # bool [10, D], true positives at each IoU: detections that match an object of their class
     ignored: np.ndarray  # bool [10, D], detections that match only a crowd of their class, so they don't count
@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
 
 def evaluated(detections: Found, annotations: Annotations) -> Found:
-    """Returns the detections that the COCO evaluation counts, by descending score; ties by image id, then as given."""
+    """Returns the detections that the COCO evaluation counts, by descending score, then image id, then input order."""
     ranks = np.argsort(np.argsort(annotations.image_ids))[detections.images]
     order = np.lexsort((ranks, -detections.scores))  # stable
     groups = (ranks * len(annotations.category_ids) + detections.labels)[order]
@@ -104,7 +104,7 @@ def ranked_classes(
 
 
 def _by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Returns the ascending indices of each class in `labels` [n], in one pass even for thousands of classes."""
+    """Returns each class's indices into `labels` [n], ascending; a single sort serves all classes, even thousands."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))
 

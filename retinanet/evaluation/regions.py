@@ -1,4 +1,4 @@
-"""Finds the regions of a set's images where an object may be, and their scores for all classes."""
+"""Finds regions that may contain an object in the images of a set, and the regions' scores for all classes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -46,8 +46,8 @@ def regions_of_set(
 ) -> Iterator[tuple[list[ImageRegions], Found]]:
     """Yields, for each batch, the regions of each image, and the detections chosen from these regions.
 
-    A region is the predicted box of an anchor; `detection.num_candidates` regions come from the image, and as many from
-    its mirror image. Raises UserError if an image can't be read.
+    A region is the predicted box of an anchor. Each image yields `detection.num_candidates` regions, and its mirror
+    image yields as many again. Raises UserError if an image can't be read.
     """
     model.eval()
     network = folded_network(model, precision) if device.type == "cuda" else model

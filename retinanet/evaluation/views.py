@@ -66,8 +66,8 @@ def look_with(
 def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator[MergedViews]:
     """Yields the merged candidates of each group of `views.num_sides` successive batches.
 
-    A group holds the same images in several sizes. The views are independent of each other until NMS. Nothing here
-    waits for the device.
+    A group holds the same images in several sizes. The candidates of different views don't affect each other before
+    NMS. This function never waits for the device.
     """
     candidates_of_views: list[Candidates] = []
     for batch in batches:

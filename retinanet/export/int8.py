@@ -1,7 +1,7 @@
 """Quantises ONNX files to INT8 with onnxruntime.
 
-Weights get 8 bits and a scale per channel; activations get 8 bits and the ranges that calibration found. Box decoding
-and NMS stay in float32, and so do the outputs of the heads.
+Weights are quantised to 8 bits with a scale per channel, and activations to 8 bits with the ranges that calibration
+found. Box decoding and NMS stay in float32, and so do the outputs of the heads.
 """
 
 import warnings
@@ -18,10 +18,10 @@ ACTIVATION = "Relu"  # isn't quantised itself; the tensors before and after it c
 
 
 class Quantiser:
-    """Quantises an ONNX file, given by its bytes, with the ranges that its activations have on `feeds`.
+    """Quantises an ONNX file, given as bytes, using the ranges of its activations on `feeds`.
 
-    `layers` maps the name of each convolution to the names of its nodes in the graph (one per place where it is used)
-    and the names of the additions, poolings and resizings that share a tensor with it.
+    `layers` maps the name of each convolution to the names of its nodes in the graph (one per use) and of the addition,
+    pooling and resizing nodes that share a tensor with these.
     """
 
     def __init__(self, content: bytes, feeds: Iterable[Feed]) -> None:
@@ -79,7 +79,7 @@ class Quantiser:
 
 
 def layers_of(graph: Any) -> dict[str, set[str]]:
-    """Returns the `layers` of a Quantiser for an onnx.GraphProto."""
+    """Returns the layers of an onnx.GraphProto, in the form of Quantiser.layers."""
     convolutions: dict[str, list[Any]] = {}
     for node in graph.node:
         if node.op_type == "Conv":

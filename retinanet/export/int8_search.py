@@ -49,10 +49,10 @@ def trials(
 
 
 def disagreement(ours: Detections, theirs: Detections) -> float:
-    """Returns how much the detections `theirs` differ from `ours` in the same images, from 0 to 1.
+    """Returns how much the detections `theirs` differ from `ours` in the same images: from 0 (not at all) to 1.
 
-    Each detection of `ours` is weighted by its score. Its agreement with a detection of `theirs` of the same class is
-    IoU * (1 - difference of the scores), and its highest agreement counts.
+    This is 1 minus the mean agreement of the detections in `ours`, weighted by score. A detection's agreement is the
+    highest IoU * (1 - score difference) with any detection of its class in `theirs`.
     """
     overlaps = iou(
         [part[:, :, None] for part in ours.boxes.unbind(2)], [part[:, None] for part in theirs.boxes.unbind(2)]

@@ -12,7 +12,7 @@ WEIGHTS = ".bin"  # the suffix of the second file, which holds the weights
 
 
 def openvino_model(content: bytes, facts: dict[str, Any]) -> Any:
-    """Returns an openvino.Model with the graph of an ONNX file, given by its bytes, and the metadata `facts`.
+    """Returns an openvino.Model with the metadata `facts` and the graph of an ONNX file, given as bytes.
 
     Raises UserError if OpenVINO is missing.
     """

@@ -132,7 +132,7 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """Returns the threshold of the classes that don't have their own."""
+        """Returns the threshold for all classes without a threshold of their own."""
         return self.thresholds.others
 
     def threshold_text(self) -> str:

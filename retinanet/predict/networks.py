@@ -1,4 +1,4 @@
-"""Opens checkpoints and exported files for inference, with their metadata."""
+"""Opens checkpoints and exported files for inference, and reads their metadata."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ class Trained(NamedTuple):
     overlap: float | None = None
 
     def tiles(self, tile: int | None, overlap: float | None) -> Tiles | None:
-        """Returns the tiles to detect in.
+        """Returns the tile settings for detection; None if there are no tiles.
 
         An argument of None stands for the run's own value; a `tile` of 0 turns tiles off. Raises UserError if an
         `overlap` is given, but there are no tiles.

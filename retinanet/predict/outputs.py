@@ -25,7 +25,7 @@ QUALITY = 92  # of JPEGs
 
 
 class Outputs:
-    """Writes to `folder`: predictions.json, predictions.csv and the pictures that `save` requests.
+    """Fills `folder` with predictions.json, predictions.csv and the pictures that `save` requests.
 
     The JSON and CSV files are complete once this context is closed. The `earlier` files of another run are moved to the
     folder `before`; all other existing files stay as they are.
@@ -82,7 +82,7 @@ class Outputs:
             self.by_class[label] += 1
 
     def draw(self, name: str, image: Tensor, detections: Found) -> None:
-        """Writes the requested pictures of an image, under the `name` of its file."""
+        """Writes the requested pictures of an image; `name` is the image's file name."""
         name = self._free(name)
         if PICTURES in self.save:
             self._write(painted(image, detections, self.class_names), self.folder / PICTURES / name)
@@ -105,11 +105,11 @@ class Outputs:
             self._write(part, folder / f"{place.stem}_{number}{place.suffix}")
 
     def video_path(self, name: str) -> Path:
-        """Returns the path at which to write the video `name`, and creates its folders."""
+        """Returns the path at which to write the video `name`, after creating the folders above it."""
         return self._place(self.folder / PICTURES / self._free(f"{PurePosixPath(name).with_suffix('')}.mp4", {".mp4"}))
 
     def _free(self, name: str, suffixes: set[str] = PICTURE_SUFFIXES) -> str:
-        """Returns `name`, plus .png if its format can't be written, and a number if another picture has that name."""
+        """Returns `name`, with .png added if its format can't be written, and a number if the name is already taken."""
         path = _inside(name)
         path = path if path.suffix.lower() in suffixes else path.with_name(f"{path.name}.png")
         free, number = path, 1
@@ -120,7 +120,7 @@ class Outputs:
         return str(free)
 
     def _place(self, path: Path) -> Path:
-        """Returns `path`, numbered if it exists, after creating its folders and adding it to the record."""
+        """Numbers `path` if it exists, creates the folders above it, adds it to the record, and returns it."""
         with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             path.parent.mkdir(parents=True, exist_ok=True)
             free = free_path(path)
@@ -141,7 +141,7 @@ def _inside(name: str) -> PurePosixPath:
 
 
 def free_path(path: Path) -> Path:
-    """Returns `path`, with a number added to its name if it exists."""
+    """Returns `path`, with a number added to the file name if `path` already exists."""
     free, number = path, 1
     while os.path.lexists(free):
         number += 1

@@ -1,4 +1,4 @@
-"""Runs exported files: ONNX on onnxruntime, and OpenVINO."""
+"""Runs exported files: ONNX files with onnxruntime, and OpenVINO files with OpenVINO."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class Runner(NamedTuple):
 
 
 def onnx_runner(file: Path | bytes, device_name: str) -> Runner:
-    """Returns the runner of an ONNX file, given by its path or its bytes.
+    """Returns the runner of an ONNX file, given as a path or as bytes.
 
     Raises UserError if onnxruntime or the device is missing; for damaged bytes, onnxruntime can raise almost anything.
     """
@@ -71,7 +71,7 @@ def _onnxruntime() -> ModuleType:
 
 
 def openvino_runner(file: Any, device_name: str, precision: torch.dtype = torch.float32) -> Runner:
-    """Returns the runner of an OpenVINO file, given by its path, or of an openvino.Model.
+    """Returns the runner of an OpenVINO file, given as a path, or of an openvino.Model.
 
     It runs on the CPU, and uses `precision` for the layers that aren't quantised. Raises UserError if OpenVINO is
     missing or can't use the device; for damaged files, OpenVINO raises RuntimeError.

@@ -26,9 +26,10 @@ class SourceFile(NamedTuple):
 def find_sources(sources: Sequence[str], leave_out: Path, tree: Tree | None = None) -> list[SourceFile]:
     """Returns the files that `sources` name, in the order of the sources; files of a folder are sorted.
 
-    A file that is found several times, such as by a glob that also matches its folder, is returned once. Files in the
-    folder `leave_out` are skipped, unless their source lies in it too. `tree` walks the folders and keeps track of
-    their files. Raises UserError if a source names no file.
+    A file that is found several times, such as by a glob that also matches its folder, is returned once. Folders and
+    globs don't yield files from the folder `leave_out`, unless the source itself lies in that folder. `tree` lists the
+    files in the folders and records which of them are left out. Raises UserError if no image or video is found for a
+    source.
     """
     tree = tree or Tree()
     suffixes = image_suffixes()
@@ -80,7 +81,7 @@ def _files_in(folder: Path, suffixes: set[str], leave_out: Path, tree: Tree) -> 
 def _listed_in(path: Path) -> Iterator[SourceFile]:
     """Yields the files listed in `path`; lines that start with # are comments.
 
-    Their paths are relative to the current folder or, if there is no such file, to the folder of `path`.
+    A listed path is relative to the current folder or, if no such file exists there, to the folder of `path`.
     """
     with file_error_explained(path, CANT_READ, "Pass a text file of paths."):
         lines = decoded(path.read_bytes(), path).splitlines()

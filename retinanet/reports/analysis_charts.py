@@ -58,7 +58,7 @@ def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
 
 
 def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Sequence[str]) -> Figure:
-    """Draws each class's precision-recall curve at IoU 0.5; `precision` [101, C] is -1 for a class without objects."""
+    """Draws precision-recall curves by class at IoU 0.5; `precision` [101, C] is -1 for a class without objects."""
     known = [label for label in range(len(names)) if precision[0, label] >= 0]
     by_ap = sorted(known, key=lambda label: -precision[:, label].mean())
     named = by_ap if len(by_ap) <= MOST_COLOURED_CURVES else [*by_ap[:4], *by_ap[-4:]]

@@ -22,8 +22,8 @@ class Place(NamedTuple):
 def places_of_epochs(sampler: AspectRatioBasedSampler, images: list[int]) -> list[dict[int, Place]]:
     """Returns, for each of the first NUM_EPOCHS epochs, a dict from each of `images` to its place in the epoch.
 
-    In a run on tiles, an image is represented by the first of its tiles that the epoch shows, or by the whole image if
-    the epoch shows none of them.
+    In a run on tiles, an image is represented by its first tile in the epoch or, if none of its tiles occurs there, by
+    the whole image.
     """
     wanted, epochs = set(images), []
     for epoch in range(NUM_EPOCHS):

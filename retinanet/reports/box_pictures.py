@@ -50,8 +50,8 @@ def draw_grid(
 ) -> Figure:
     """Returns a figure of the panels, row by row, with one colour per class.
 
-    `size` is the side of a panel, in pixels of the figure. Without `with_names`, boxes have no text. `window` makes a
-    figure that show_windows can show. If there are more classes than colours, some classes share a colour.
+    `size` is the side of a panel, in pixels of the figure. Without `with_names`, boxes have no text. With `window`,
+    show_windows can show the figure. If there are more classes than colours, some classes share a colour.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -121,7 +121,7 @@ MOST_SHOWN = 4  # the maximum number of images won, and of images lost
 
 
 def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen: np.ndarray) -> Panel:
-    """Returns a panel of the image with the objects in it that `chosen`, bool [T], marks."""
+    """Returns a panel of the image with those of its objects that are marked in `chosen`, bool [T]."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
     return Panel(title, dataset.original(image), annotations.boxes[shown], annotations.labels[shown], None)
@@ -130,7 +130,7 @@ def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen:
 def chosen_detections_panel(
     title: str, dataset: "CocoDataset", image: int, analysis: Analysis, chosen: np.ndarray
 ) -> Panel:
-    """Returns a panel of the image with the detections in it that `chosen`, bool [D], marks.
+    """Returns a panel of the image with those of its detections that are marked in `chosen`, bool [D].
 
     The image's objects, except crowds, are drawn dashed, with their names.
     """

@@ -45,7 +45,7 @@ def curves_of(logs: Sequence[RunLog]) -> list[Curve]:
 
 
 def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) -> Figure:
-    """Draws the losses and, if any run was evaluated, AP. `window` makes a figure that show_windows can show."""
+    """Draws the losses and, if any run was evaluated, AP. With `window`, show_windows can show the figure."""
     has_ap = any(len(curve.tables) for curve in curves)
     names = [_legend_name(curve) for curve in curves]
     columns = max(1, LEGEND_LETTERS // (max(map(len, names)) + 14))
@@ -151,7 +151,7 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
 
 
 def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
-    """Limits the axis so that diverged runs (which end far above their start) don't flatten the others; adds a note."""
+    """Limits the axis, with a note, so that diverged runs (ending far above their start) don't flatten the others."""
     named = [(curve, curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS)) for curve in curves]
     known = [(curve, losses) for curve, losses in named if len(losses)]
     if not known:

@@ -34,9 +34,10 @@ class Pictures(NamedTuple):
 def telling_order(analyses: Sequence[Analysis], annotations: Annotations) -> np.ndarray:
     """Returns the indices of all images, int64 [N], starting with the images that tell the most about the detector.
 
-    First come the images with the most false positives, the most misses and the most badly placed boxes at the best
-    threshold and, with two analyses, the images that gain and lose most from the first to the second. The runners-up of
-    each kind follow, and so on.
+    First come, for each analysis, the image with the most false positives, the one with the most misses, and the one
+    with the most badly placed boxes, all at the best threshold. With two analyses, these are followed by the images
+    whose F1 rises most and falls most from the first to the second. The runners-up by each criterion come next, and so
+    on.
     """
     badness = []
     for analysis in analyses:
@@ -91,7 +92,7 @@ def _looks_turned(dataset: CocoDataset, image: int) -> bool:
 def _link_to(path: Path, folder: Path) -> str:
     """Returns a link from a page in `folder` to `path`.
 
-    The link is relative if both are on one drive, so that they can be moved together.
+    The link is relative if the page and the file are on one drive, so that the two can be moved together.
     """
     try:
         return urllib.parse.quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
@@ -102,8 +103,8 @@ def _link_to(path: Path, folder: Path) -> str:
 def _embed(pictures: Pictures, dataset: CocoDataset, images: Sequence[int], limit: int) -> None:
     """Embeds JPEGs of the `images` until they take `limit` bytes.
 
-    The JPEGs are LARGE until SHARE_OF_LARGE of the limit is used. After that, they stay LARGE only as long as all are
-    likely to fit, judging by the sizes so far.
+    The JPEGs are LARGE until SHARE_OF_LARGE of the limit is used. After that, they stay LARGE only as long as all
+    remaining images are likely to fit, judging by the sizes so far.
     """
     used, num_embedded, longest = 0, 0, LARGE
     for place, image in enumerate(images):

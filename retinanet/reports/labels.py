@@ -29,12 +29,12 @@ def class_colour(label: int) -> str:
 
 
 def letter_widths(name: str) -> list[int]:
-    """Returns the approximate width of each letter, in widths of a Latin letter."""
+    """Returns the approximate width of each letter, in multiples of a Latin letter's width."""
     return [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name]
 
 
 def text_colour(background: str) -> str:
-    """Returns black or white, whichever contrasts more with `background`, a colour such as #3f90da (WCAG 2)."""
+    """Returns black or white, whichever contrasts more (by WCAG 2) with `background`, a colour such as #3f90da."""
     parts = np.array([int(background[place : place + 2], 16) / 255 for place in (1, 3, 5)])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"
@@ -43,9 +43,9 @@ def text_colour(background: str) -> str:
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
     """Returns the top-left corners [N, 2] of the labels of `boxes` [N, 4] in an image of the given `width`.
 
-    Boxes are (left, top, width, height); `sizes` [N, 2] are the labels' (width, height). A label is placed at the top
-    or bottom edge of its box, where it covers boxes and earlier labels least. Labels may extend past the image's top
-    and bottom, but not past its sides.
+    Boxes are (left, top, width, height); `sizes` [N, 2] are the labels' (width, height). Each label gets the
+    position at the top or bottom edge of its box where it covers the least of boxes and earlier labels. Labels may
+    extend past the image's top and bottom, but not past its sides.
     """
     places = np.zeros((len(boxes), 2))
     for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
@@ -63,7 +63,7 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
 def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Returns 8 places for a label, [8, 2]: above and below the box (aligned left, right or centred), then 2 inside.
 
-    Of equally good places, the first is used.
+    The order matters: place_labels uses the first of equally good places.
     """
     left, top, right, bottom = corners_of(box)
     above, below = top - size[1], bottom

@@ -62,11 +62,11 @@ class RunLog(NamedTuple):
 
 
 def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
-    """Reads the logs that `places` name: files, folders with their subfolders, and globs.
+    """Reads the logs at `places`: files, folders with their subfolders, and globs.
 
-    The logs of a resumed run are joined into one. Also returns the files in those folders that have a log's name but
-    don't contain a run. Raises UserError if a place names no log, or names a file that can't be read or doesn't contain
-    a run.
+    The logs of a resumed run are joined into one. Also returns the folders' .log files that contain no run. Raises
+    UserError if a folder contains no log, a glob matches nothing, a file can't be read, or a file in `places` contains
+    no run.
     """
     logs: dict[Path, RunLog | None] = {}
     for place in places:
@@ -82,7 +82,7 @@ def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
 
 
 def _joined(logs: Sequence[RunLog]) -> list[RunLog]:
-    """Returns the logs in the given order; all logs of a resumed run become one, in the place of its first."""
+    """Returns the logs in the given order; a resumed run's logs become one, at the position of its first log."""
     by_number = sorted(logs, key=lambda log: parse_name(log.path.name).number or 0)
     starts: dict[tuple[Path, str], list[Path]] = {}  # the logs of the run that was last started, by its output folder
     runs = []
@@ -189,7 +189,7 @@ class _Reader:
         self.epoch = epoch + 1
 
     def _go_back(self, epoch: int, iteration: int) -> None:
-        """Discards the lines of this iteration and of all later iterations."""
+        """Discards what was read for the given iteration and all later ones."""
         while self.points and self.points[-1][:2] >= (epoch, iteration):
             self.points.pop()
         self.epoch_losses = {earlier: loss for earlier, loss in self.epoch_losses.items() if earlier < epoch}

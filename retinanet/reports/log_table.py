@@ -50,7 +50,7 @@ def _by_setting(logs: Sequence[RunLog]) -> list[list[int]]:
 
 
 def _folder_of_runs(log: RunLog) -> Path:
-    """Returns the folder that contains the run's output folder or, if this isn't known, the log."""
+    """Returns the parent of the run's output folder or, if that folder isn't known, the folder of the log."""
     return (output_folder(log) or log.path).parent
 
 

@@ -1,4 +1,4 @@
-"""Writes the numbers of an evaluation or a comparison as JSON, for programs."""
+"""Writes the numbers of an evaluation or a comparison as JSON, for other programs to read."""
 
 import json
 import math
@@ -96,7 +96,7 @@ def _made_by(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _images(analysis: Analysis, annotations: Annotations) -> list[dict[str, Any]]:
-    """Returns each image's counts and F1 at IoU 0.5, for detections above the best score threshold."""
+    """Returns each image's counts and F1 at IoU 0.5, for detections above the threshold with the best F1."""
     counts = image_counts(analysis, annotations)
     columns = {
         "id": annotations.image_ids.tolist(),

@@ -115,7 +115,7 @@ def _comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:
 
 
 def _with_exact_ids(suspects: dict[str, Any]) -> dict[str, Any]:
-    """Returns the content of label_suspects.json with ids that come back unchanged in decisions.json."""
+    """Returns the content of label_suspects.json with ids that the page can write to decisions.json unchanged."""
     return suspects | {
         "classes": [each | {"id": _exact(each["id"])} for each in suspects["classes"]],
         "suspects": [

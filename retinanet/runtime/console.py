@@ -108,7 +108,7 @@ def say(*lines: str, on_terminal: Sequence[str] | None = None) -> None:
 
 
 def warn(line: str) -> None:
-    """Prints a line to stderr, after the script's name, and writes it to the log."""
+    """Prints a line to stderr, prefixed with the script's name, and writes it to the log."""
     complain(f"{_name_of_script()}: {printable(line)}")
     LOG.write(_text([line]))
 

@@ -69,7 +69,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def fastest_precision(name: str, device_name: str) -> str:
-    """Returns the precision for Detector: `name`, except that auto becomes bfloat16 on a CPU that is faster in it.
+    """Returns the precision for Detector: `name`, but bfloat16 instead of auto on CPUs where bfloat16 is faster.
 
     On a CPU, auto is bfloat16 if the CPU has AMX, or if it is from AMD and has avx512_bf16. On an Intel Xeon with
     avx512_bf16 but no AMX, bfloat16 is slower (figures: benchmarks/README.md). The speed isn't measured here: on a busy
@@ -84,7 +84,7 @@ def fastest_precision(name: str, device_name: str) -> str:
 
 
 def bfloat16_speed() -> float:
-    """Returns how many times as fast the CPU multiplies matrices in bfloat16 as in float32; measuring takes 0.1 s."""
+    """Returns the CPU's matrix-product speed in bfloat16 relative to float32; measuring it takes 0.1 s."""
     seconds = {}
     for precision in (torch.float32, torch.bfloat16):
         matrix = torch.ones(PRODUCT_SIZE, PRODUCT_SIZE, dtype=precision)

@@ -17,8 +17,9 @@ def either(*remedies: str) -> str:
 class UserError(ValueError):
     """Reports a mistake that the user can fix; its message names the file, the fault and the fix.
 
-    The scripts print the message without a traceback and exit with code 2. An exception that is not defined in this
-    file counts as a bug, with a traceback and exit code 1, unless it is an OSError that names a file (code 2).
+    The scripts print the message without a traceback and exit with code 2. Any exception not defined in this file
+    counts as a bug, with a traceback and exit code 1, except an OSError that names a file (code 2) and a
+    BrokenPipeError (code 141).
     """
 
     exit_code = 2

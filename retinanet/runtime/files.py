@@ -18,9 +18,10 @@ WRITER = "[0-9a-f]" * 8  # the pattern of the random characters before the suffi
 def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = None) -> Iterator[IO[Any]]:
     """Yields a file to write to, which atomically becomes `path` once it is complete and flushed to disk.
 
-    Until then, the file has another name in the same folder: a kill, a full disk or a power cut leaves either the old
-    file or the new one. Concurrent writers don't disturb each other, and the last one wins. With `previous`, the old
-    file is first moved to that name, so that for a moment no file is called `path`. Raises OSError if writing fails.
+    Until then, the file has another name in the same folder, so that after a crash, a full disk or a power cut, `path`
+    is either the old file or the new one. Concurrent writers don't disturb each other, and the last one wins. With
+    `previous`, the old file is first moved to that name, so that for a moment no file is called `path`. Raises OSError
+    if writing fails.
     """
     path = Path(path)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -66,7 +67,7 @@ def size_on_disk(path: Path) -> int:
 
 
 def require_writable(path: Path) -> None:
-    """Raises UserError if no file can be written at `path`, whose folders need not exist yet; doesn't write a file."""
+    """Raises UserError if no file can be written at `path`, whose folders need not exist yet. Writes nothing."""
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir():
         raise UserError(f"{path}: is a folder, but a file must be written there. Choose another path.")

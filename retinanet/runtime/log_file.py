@@ -93,7 +93,7 @@ class LogFile:
 
     @contextmanager
     def recording(self, folder: Path | None) -> Iterator[None]:
-        """Buffers lines printed in the block for a file in `folder`; without a folder, this and `opened` do nothing."""
+        """Inside the block, records lines for a log in `folder`; if `folder` is None, this and `opened` do nothing."""
         self._start(folder)
         try:
             yield
@@ -167,7 +167,7 @@ def _new_file(folder: Path, name: LogName) -> tuple[Path, FileIO]:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Locks `folder`, because another run might otherwise take the same number under another name."""
+    """Locks `folder`, so that a run whose log has a different name can't take the same number at the same time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # without locks, two runs started at once may get the same number

@@ -26,7 +26,7 @@ def _why_missing(path: Path) -> str:
 
 
 def _similar(path: Path) -> Path | None:
-    """Returns the only path that equals `path` apart from case, Unicode form, percent-encoding and outer spaces."""
+    """Returns the only path equal to `path` apart from case, Unicode form, percent-encoding and spaces around names."""
     if path.exists():
         return path
     folder = _similar(path.parent)

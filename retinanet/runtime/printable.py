@@ -28,7 +28,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """Escapes `text` for a cell of a Markdown table, which then displays the same as `printable(text)`."""
+    """Escapes `text` so that a cell of a Markdown table displays it as `printable(text)`."""
     return MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 

@@ -92,7 +92,7 @@ class Ranks(NamedTuple):
                 dist.broadcast(tensor, src=0)
 
     def gathered(self, content: Any) -> list[Any]:
-        """Returns the `content` of every rank on rank 0, and an empty list on the other ranks."""
+        """On rank 0, returns the `content` of every rank; on the other ranks, an empty list."""
         if self.size == 1:
             return [content]
         boxes = [None] * self.size if self.is_first else None
@@ -100,7 +100,7 @@ class Ranks(NamedTuple):
         return boxes or []
 
     def summed(self, numbers: Tensor) -> Tensor:
-        """Replaces `numbers` in place with their sum over the ranks, and returns them, without waiting for a GPU."""
+        """Sums `numbers` over the ranks in place, without waiting for a GPU, and returns them."""
         if self.size > 1:
             dist.all_reduce(numbers)
         return numbers
@@ -110,7 +110,7 @@ ALONE = Ranks()
 
 
 class Agreement:
-    """Tells all ranks the largest number that any of them puts forward, without waiting for a GPU."""
+    """Lets the ranks agree on the largest number that any of them puts forward, without waiting for a GPU."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks, self.number = ranks, torch.zeros(1, dtype=torch.int64)
@@ -133,14 +133,14 @@ def num_restarts() -> int:
 
 
 def num_local_ranks(ranks: Ranks) -> int:
-    """Returns how many of the `ranks` are on this machine, according to torchrun's environment; without it, all are."""
+    """Returns how many `ranks` torchrun says are on this machine or, if it doesn't say, how many there are."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
 
 
 def join(device: torch.device, timeout: float) -> Ranks:
     """Connects to the other ranks that torchrun started; without torchrun, this process is the only rank.
 
-    A rank that keeps the others waiting for more than `timeout` seconds counts as lost.
+    A rank that keeps the others waiting in a training step for more than `timeout` seconds counts as lost.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:

@@ -1,4 +1,4 @@
-"""Turns PyTorch's errors about memory and dead processes into messages that say what helps."""
+"""Turns PyTorch's errors about memory and dead processes into messages that suggest remedies."""
 
 import errno
 import os
@@ -44,7 +44,7 @@ HOST_ADVICE = ("lower --workers", "lower --batch_size", "remove --cache ram", "e
 def memory_explained(where: str = "", advice: Sequence[str] = ()) -> Iterator[None]:
     """Raises OutOfResources if the memory of a GPU or of the machine runs out.
 
-    `where` says what was being processed, such as named(images), and `advice` says what helps. The outermost block
+    `where` says what was being processed, such as named(images), and `advice` lists remedies. The outermost block
     passes neither.
     """
     try:
@@ -114,7 +114,7 @@ def _shortage(error: BaseException) -> int | None:
 
 
 def _shortage_of_worker(text: str) -> int | None:
-    """Returns the shortage that made a worker end, according to PyTorch's message; None if it was something else."""
+    """Returns the shortage that ended a worker, according to PyTorch's message; None if something else ended it."""
     code = re.search(r"DataLoader worker .* exit code (\d+)", text)
     return int(code[1]) if code and int(code[1]) in (errno.EMFILE, errno.ENOSPC) else None
 

@@ -104,7 +104,7 @@ class StopRequests:
     def _is_same_request(self, number: int) -> bool:
         """Returns True if the signal is a duplicate of the earlier request.
 
-        A second Ctrl-C to a single process isn't: it is a new request.
+        A second Ctrl-C to a single process is not a duplicate but a new request.
         """
         if self.signal_number != number or time.monotonic() - self._first_at >= SAME_REQUEST:
             return False
@@ -115,7 +115,7 @@ STOP = StopRequests()
 
 
 def ignore_in_worker(_worker: int) -> None:
-    """As a worker_init_fn, makes a loader's worker ignore signals to the process group, which the main process handles.
+    """As a worker_init_fn, makes a loader's worker ignore the stop signals, which the main process handles.
 
     If the main process stops and drops a batch, the worker thread that hands over the batch's memory can't connect to
     the main process; the traceback of this failure is suppressed. If a batch can't be sent, the worker ends, because

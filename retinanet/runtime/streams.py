@@ -102,7 +102,7 @@ def _continue_on_stderr(text: str) -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    """Sends the content of the stream's buffer, and everything written to it later, to the null device."""
+    """Sends the stream's buffered text, and everything written to the stream later, to the null device."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)

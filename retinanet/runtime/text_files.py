@@ -21,7 +21,7 @@ WRITTEN_AS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_
 
 
 def encoding_of(start: bytes) -> str:
-    """Returns the encoding that the byte order mark in a file's first bytes indicates, or UTF-8 without a mark."""
+    """Returns the encoding indicated by the byte order mark in a file's first bytes, or UTF-8 if there is none."""
     return next((encoding for mark, encoding in ENCODINGS.items() if start.startswith(mark)), "utf-8")
 
 

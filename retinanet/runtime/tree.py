@@ -27,7 +27,7 @@ class Account(NamedTuple):
     left: dict[str, list[Path]]
 
     def line(self, root: Path) -> str:
-        """Returns a line on the files read and not read; each reason has an example, relative to `root`."""
+        """Returns a line that counts files read and not read, with an example (relative to `root`) for each reason."""
         num_left = sum(map(len, self.left.values()))
         if not num_left:
             return f"Files: {self.num_read} read, none left out"
@@ -104,7 +104,7 @@ class Tree:
         return self.is_read(path) or self._key(path) in self._reasons
 
     def account(self, reason_of: Callable[[Path], str]) -> Account:
-        """Returns an account of all files found or read; `reason_of` gives a reason for each file that has none."""
+        """Returns an account of all files found or read; `reason_of` gives the reason for unread files without one."""
         left: dict[str, list[Path]] = {}
         for key, (path, reason) in self._entries.items():
             if key not in self._read:
@@ -164,7 +164,7 @@ def _with_parents(path: str) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """Returns `name` without differences in case and Unicode normalisation."""
+    """Returns a form of `name` that doesn't depend on its case or Unicode normalisation."""
     return _composed(_composed(name).casefold())
 
 

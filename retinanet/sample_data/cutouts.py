@@ -66,7 +66,7 @@ def _motorcycle() -> np.ndarray:
 
 
 def _floor(disparity: np.ndarray) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Returns two rows and the floor's disparity in each, measured near the side edges, which show only the floor."""
+    """Returns two rows and the floor's disparity in each, measured at the image's sides, where only the floor shows."""
     high, low = 350, 495
     edges = np.concatenate([disparity[:, :60], disparity[:, -20:]], axis=1)
     return (high, low), (float(np.median(edges[high])), float(np.median(edges[low])))

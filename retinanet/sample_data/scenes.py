@@ -1,4 +1,4 @@
-"""Creates the scenes of the sample dataset: cut-outs of photographs, pasted onto photographed backgrounds."""
+"""Creates the scenes of the sample dataset: cut-outs from photographs, pasted onto photographed backgrounds."""
 
 import json
 import tempfile

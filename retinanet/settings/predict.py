@@ -28,7 +28,7 @@ class ClassThreshold(NamedTuple):
 
 
 def class_threshold(text: str) -> ClassThreshold:
-    """Parses CLASS=NUMBER, split at the last = sign, or a bare number."""
+    """Parses a bare number, or CLASS=NUMBER, which is split at the last = sign."""
     name, equals, number = text.rpartition("=")
     try:
         return ClassThreshold(name if equals else None, SCORE(number))
@@ -37,7 +37,7 @@ def class_threshold(text: str) -> ClassThreshold:
 
 
 def _file_decides(name: str) -> Any:
-    """Returns the option `name` of Detection with None as its default, because an exported file has its own value."""
+    """Returns Detection's option `name` with the default None, so that an exported file's own value can apply."""
     details = options_of(Detection)[name]
     return option(
         None, f"{details.text} (default: {getattr(Detection, name)}, or an exported file's own)", details.kind
@@ -46,7 +46,7 @@ def _file_decides(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Looks:
-    """Defines the flags for also running the detector on tiles, at other sizes and on the mirrored image."""
+    """Defines the flags for test-time augmentation and for detection in tiles."""
 
     tiling: TestTiles = part(TestTiles)
     views: Views = part(Views)
@@ -54,7 +54,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class FileDetection:
-    """Redefines Detection's flags: None stands for the weights file's value or, if it has none, the default."""
+    """Redefines Detection's flags: None means the value in the weights file or, if the file has none, the default."""
 
     threshold: tuple[ClassThreshold, ...] | None = option(
         None,
@@ -123,7 +123,7 @@ class PredictSettings:
 
 
 def _sources_first(argv: Sequence[str]) -> list[str]:
-    """Moves sources that follow --threshold to the front, such as street.jpg in `--threshold 0.3 street.jpg`.
+    """Moves sources that follow --threshold, such as street.jpg in `--threshold 0.3 street.jpg`, to the front.
 
     A word that can't be a threshold counts as a source. The first word after --threshold always stays, so that a
     mistake in it is reported.

@@ -1,4 +1,4 @@
-"""Defines options that commands share: data folder, image size, anchors, detection, machine and COCO library."""
+"""Defines options that several commands share, such as those for data, anchors, tiles, detection and the machine."""
 
 import argparse
 import importlib.util
@@ -120,7 +120,7 @@ def check_sides(min_side: int, max_side: int) -> None:
 class Anchors:
     """Defines the flags for a cell's anchors.
 
-    The sides range from `anchor_scale` strides to less than twice that, and each size comes in all `anchor_ratios`.
+    Anchor sizes range from `anchor_scale` strides to just below twice that; each size comes in all `anchor_ratios`.
     """
 
     anchor_scale: float = option(
@@ -204,14 +204,14 @@ class Tiles(NamedTuple):
 
 
 def tiles_from(side: object, overlap: object) -> Tiles | None:
-    """Returns the tiles that `side` and `overlap`, read from a file, describe; None if the values are unusable."""
+    """Returns the tiles described by `side` and `overlap` from a file; None if the values are unusable."""
     if isinstance(side, int) and side >= LEAST_SIDE and isinstance(overlap, float) and 0 <= overlap <= MOST_OVERLAP:
         return Tiles(side, overlap)
     return None
 
 
 def tile_side(text: str) -> int:
-    """Parses the side of tiles; 0 means no tiles."""
+    """Parses the length of a tile's side; 0 means no tiles."""
     side = whole_number(0)(text)
     return side if side == 0 else whole_number(LEAST_SIDE)(text)
 

@@ -545,7 +545,7 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
 
 
 def settled(settings: TrainSettings, given: Given) -> TrainSettings:
-    """Returns the settings; flags that weren't `given` take the values of the recipe or of the record of --from_run.
+    """Returns `settings`, with flags that weren't `given` set from the recipe or from the record in --from_run.
 
     Raises UserError if flags contradict each other.
     """
@@ -567,11 +567,11 @@ def settled(settings: TrainSettings, given: Given) -> TrainSettings:
 
 
 def recorded_values(path: Path) -> tuple[dict[str, Any], frozenset[str]]:
-    """Returns the settings in a run's record, to be used like a recipe, and the names that no default may override.
+    """Returns the settings in a run's record, to use like a recipe, and the names of those that no default may change.
 
     `path` is the record, or a folder that holds one. A setting whose value follows from other flags is left out and
-    derived again, as with a recipe. Raises UserError if the file isn't a record, or has a value that its flag wouldn't
-    take.
+    derived again, as with a recipe. Raises UserError if the file isn't a record, or holds a value that
+    the setting's flag doesn't accept.
     """
     file = path / RECORD if path.is_dir() else path
     record = read_json(file)
@@ -599,9 +599,9 @@ def default_statistics(weights: str) -> str:
 
 
 def earlier_settings(weights: str) -> dict[str, Any]:
-    """Returns flat settings with the values that newer flags implicitly had in earlier versions' runs from `weights`.
+    """Returns flat settings to complete those of an earlier version's run from `weights`, which lack newer flags.
 
-    These are the defaults, except that earlier versions rotated an image only if its annotated size called for it.
+    These are the defaults, except for --exif: earlier versions rotated an image only if its annotated size required it.
     """
     return flat(TrainSettings()) | {"norm_statistics": default_statistics(weights), "exif": RAW}
 

@@ -100,13 +100,13 @@ def sizes_by_id(annotations: Annotations) -> dict[int, list[int]]:
 
 
 def with_area_in_set(rows: NumberedRows, sizes: dict[int, list[int]]) -> NumberedRows:
-    """Returns the rows whose box has an area and whose image is in the set."""
+    """Returns the rows whose box has a positive area and whose image is in the set."""
     boxed = [(index, row) for index, row in rows if is_box(row["bbox"]) and has_area(row["bbox"])]
     return [(index, row) for index, row in boxed if is_id(row["image_id"]) and row["image_id"] in sizes]
 
 
 def corners_in(rows: NumberedRows, sizes: dict[int, list[int]]) -> Corners:
-    """Returns the Corners among `rows`; each row must have a box with an area and an image in `sizes`."""
+    """Returns the Corners among `rows`; each row must have a box with a positive area, and an image in `sizes`."""
     if not rows:
         return Corners([], False)
     boxes = np.array([row["bbox"] for _, row in rows], dtype=float)
@@ -125,7 +125,7 @@ def sameness(row: dict[str, Any]) -> Hashable:
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns a row's (image id, category id), or None if either isn't an id; COCO limits detections per such pair."""
+    """Returns a row's (image id, category id), a pair for which COCO limits detections; None if either isn't an id."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None
 
 
@@ -143,7 +143,7 @@ def _corners_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultF
 
 
 def _fractions_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
-    """Returns a finding if all boxes look like fractions of the image sides: read as pixels, none ends beyond 1.5."""
+    """Returns a finding if all boxes look like fractions of the image sides: no right or bottom edge is beyond 1.5."""
     ends = [(row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]) for _, row in rows]
     if not rows or max(map(max, ends)) > 1.5 or min(min(sizes[row["image_id"]]) for _, row in rows) < 8:
         return None

@@ -132,9 +132,10 @@ def _is_endless(value: Any) -> bool:
 
 
 def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
-    """Returns the rows with valid boxes beyond the MAX_PER_CLASS highest scores of each image and category.
+    """Returns the rows with valid boxes that rank below the MAX_PER_CLASS best of their image and category.
 
-    A pair of image and category with an invalid score is left out. Of rows with equal scores, the last are returned.
+    If any score of an image and category is invalid, none of their rows is returned. Among rows with equal
+    scores, later ones rank lower.
     """
     groups = defaultdict(list)
     for index, row in rows:

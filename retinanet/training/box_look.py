@@ -1,4 +1,4 @@
-"""Checks during the first epoch whether the boxes of some training images, as read, fit their pictures."""
+"""Checks during the first epoch, on a sample of the training images, whether the boxes fit what the images show."""
 
 import threading
 
@@ -32,7 +32,7 @@ class BoxLook:
             self.thread.start()
 
     def report(self, *, waits: bool = False) -> None:
-        """Prints a warning if the thread found that the boxes don't fit as read; with `waits`, waits for the thread."""
+        """Warns if the thread found that the boxes don't fit the images; with `waits`, waits for the thread."""
         if self.is_over or self.thread is None or (self.thread.is_alive() and not waits):
             return
         self.thread.join()

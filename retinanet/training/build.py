@@ -1,4 +1,4 @@
-"""Builds everything that a run's next step needs, from the run's settings or from a saved run."""
+"""Builds everything that a run's next step needs, from its settings and, if it is resumed, from the saved run."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -193,7 +193,7 @@ def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: 
 
 
 def sides_to_compile(settings: TrainSettings) -> list[int]:
-    """Returns the lengths to which sides are padded, from the shortest to the longest side that an image may have."""
+    """Returns the lengths that sides are padded to, from the smallest training size to the largest longer side."""
     sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
     return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
 

@@ -73,7 +73,7 @@ def compiled_by_size(
     device: torch.device,
     compiled: Compiled,
 ) -> Callable[[Tensor, Assignment], Losses]:
-    """Returns `compute`, compiled for each batch shape; on a GPU, small batches may use CUDA graphs."""
+    """Returns `compute`, compiled for each batch shape; on a GPU, batches with few pixels may use CUDA graphs."""
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     # While a network trains, only the numbers in its tensors change. Checking every layer for other changes would cost
     # the host 0.5 to 1 ms per step.
@@ -95,7 +95,7 @@ def compiled_by_size(
 
 
 def few_sides(min_side: int, max_side: int) -> list[int]:
-    """Returns about 4 lengths to pad to, from `min_side` to `max_side`: few, because each batch shape is compiled."""
+    """Returns about 4 lengths to pad to, from `min_side` to `max_side`; more would mean more shapes to compile."""
     least, most = padded_sizes(np.array([min_side, max_side])).tolist()
     step = padded_sizes(np.array([(most - least) / 3])).astype(int).item()
     return sorted({*range(least, most, max(step, MULTIPLE)), most})

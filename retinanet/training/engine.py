@@ -28,7 +28,7 @@ LEAST_SCALE = 1  # the lowest loss scale of float16; if gradients overflow even 
 
 
 class Progress(NamedTuple):
-    """The numbers of a log line."""
+    """The progress of an epoch, for the log and the trackers."""
 
     iteration: int  # in the epoch, starting at 1
     classification: float  # losses of this iteration
@@ -52,7 +52,7 @@ def train_steps(
     compute_losses: ComputeLosses,
     ranks: Ranks = ALONE,
 ) -> Iterator[float]:
-    """Trains on the batches of `steps`, which are on the device; yields each step's learning rate after the step.
+    """Trains on the batches of `steps`, which must be on the device; after each step, yields its learning rate.
 
     The gradient of a step equals the gradient of a single batch with all images of the step. `rates` are the learning
     rates of the steps. Nothing in this function waits for the device.
@@ -143,7 +143,7 @@ def _gradient(
 
 
 def _blank(batch: Batch) -> tuple[Tensor, Targets]:
-    """Returns an image and targets, to be weighted 0, for a rank that has no images but must take part in the step."""
+    """Returns a dummy batch, to be weighted 0, for a rank that has no images but must take part in the step."""
     boxes, labels = batch.targets
     return (
         batch.images.new_zeros(1, *batch.images.shape[1:]),
@@ -152,7 +152,7 @@ def _blank(batch: Batch) -> tuple[Tensor, Targets]:
 
 
 def progress_of(state: TrainingState, rate: float) -> Progress:
-    """Returns the numbers of a log line for the epoch in progress. Waits for the device."""
+    """Returns the progress of the current epoch. Waits for the device."""
     loss, steps, images, clipped = state.tally.tolist()
     return Progress(
         iteration=state.iteration,
@@ -201,7 +201,7 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
 
 
 def _steps_left(run: Run) -> Iterator[list[Batch]]:
-    """Returns the batches of each remaining step, on the device; a batch passes through the lines below in order."""
+    """Returns the batches of each remaining step, on the device. The code lists the stages of the pipeline in order."""
     accumulate = run.sampler.accumulate
     # The progress bar comes first: it counts batches as they are loaded.
     loaded: Iterable[Loaded] = tqdm(

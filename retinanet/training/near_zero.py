@@ -39,7 +39,7 @@ def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
 
 
 def proof_command(settings: TrainSettings) -> str:
-    """Returns the command that trains a small detector on the run's sets, from the run's weights if they fit it."""
+    """Returns the command that trains a small detector on a run's sets, from the run's initial weights if they fit."""
     network = settings.network
     fits = network.weights == "none" or (network.weights not in NAMED_WEIGHTS and network.depth == PROOF_DEPTH)
     return f"{check_command(settings)} --prove{f' --weights {shlex.quote(network.weights)}' if fits else ''}"

@@ -1,7 +1,7 @@
 """Measures, on training images, the batch-norm statistics that a weights file lacks, before they are frozen.
 
-If the batch norm of a random layer kept mean 0 and variance 1, the layer's features could have any scale, which
-training can't correct.
+If the batch norm of a randomly initialised layer kept mean 0 and variance 1, the layer's features could have
+any scale, and training couldn't correct that.
 """
 
 from collections.abc import Iterator, Sequence

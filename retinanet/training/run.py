@@ -64,7 +64,7 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
 
 
 def train_epochs(run: Run, trackers: Trackers, val_pictures: ValPictures, box_look: BoxLook) -> None:
-    """Trains the remaining epochs, and evaluates and saves along the way."""
+    """Trains for the remaining epochs, evaluating and saving along the way."""
     settings, state, saves = run.settings, run.state, Saves(run)
     with STOP.deferred():
         try:
@@ -98,7 +98,7 @@ def _evaluate_if_due(run: Run, saves: Saves, trackers: Trackers) -> None:
 
 
 def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPictures, box_look: BoxLook) -> None:
-    """Trains the rest of the epoch, unless a signal stops the run.
+    """Trains for the rest of the epoch, unless a signal stops the run.
 
     During the first epoch, threads may decode val pictures and judge the boxes of the training set.
     """

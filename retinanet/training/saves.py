@@ -108,7 +108,7 @@ def _tried(write: Callable[[], None], otherwise: str) -> bool:
 
 
 def record_end(run: Run, how: str) -> None:
-    """Adds the run's end to run.json, on rank 0."""
+    """On rank 0, records in run.json how the run ended."""
     if run.ranks.is_first:
         with STOP.deferred():
             _tried(lambda: write_end(run.settings.output.output_path, how), f"It lacks the run's end: {how}.")
@@ -183,7 +183,7 @@ def log_bad_images(run: Run) -> None:
 
 
 def log_skipped(run: Run, ranks: Ranks) -> None:
-    """Logs the steps skipped since the last call, with the images that each rank had in them.
+    """Logs the steps skipped since the last call, with each rank's images in these steps.
 
     Raises Diverged if too many steps in a row were skipped.
     """

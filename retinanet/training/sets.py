@@ -67,7 +67,7 @@ def require_learnable(settings: TrainSettings, training_set: CocoDataset) -> Non
 
 
 def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ranks) -> None:
-    """Raises UserError if the run would have no steps, no steps after its warm-up, or batches that are always empty."""
+    """Raises UserError if the run would have no steps, none after its warm-up, or too few images for --accumulate."""
     path, optimisation, drop_last = training_set.annotations.path, settings.optimisation, settings.data.drop_last
     # Any seed will do (the run's may not be drawn yet): it changes the number of tiles only a little.
     shown = shown_of(training_set, 0, settings.data.repeat_threshold, settings.data.tiling.tiles)

@@ -132,7 +132,7 @@ class RunningLoss:
         self.count = 0
 
     def add(self, loss: Tensor) -> None:
-        """Adds the loss of an iteration; NaN marks a skipped step, which the mean leaves out."""
+        """Adds the loss of an iteration; NaN, which the mean leaves out, marks a step without a usable loss."""
         self.window[self.count % RUNNING_WINDOW] = loss
         self.count += 1
 
@@ -220,7 +220,7 @@ class TrainingState:
         }
 
     def load_plain(self, content: dict[str, Any], path: object) -> None:
-        """Restores the state that `to_plain` returned in another process.
+        """Restores a state that `to_plain` returned.
 
         Raises UserError, naming `path`, if the content doesn't fit this run.
         """

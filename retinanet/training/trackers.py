@@ -246,7 +246,7 @@ def _report_failure(kind: str, fault: Exception) -> None:
 
 
 def known_id(folder: Path, kind: str) -> str | None:
-    """Returns the id of the folder's run in the tracker `kind`; None if it has none there."""
+    """Returns the id of the folder's run in the tracker `kind`; None if the folder has no such id."""
     try:
         content = json.loads((folder / IDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -72,7 +72,7 @@ class ValPictures:
     def note(self) -> None:
         """Notes in the header cache that all pictures have been decoded, if they have.
 
-        All ranks must have reached this point.
+        Call this after ranks.wait(), because the pictures include those of the other ranks.
         """
         headers = self.dataset.headers
         if self.are_decoded and not self.is_resumed and headers and not headers.are_decoded:

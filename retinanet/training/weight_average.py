@@ -13,7 +13,7 @@ class WeightAverage:
     """A network's averaged weights and batch-norm statistics, on its device; no method waits for the device.
 
     Each update keeps a fraction of the previous average: `decay`, but at first only (1 + updates) / (10 + updates),
-    because otherwise the random start would stay in the average for a long time.
+    because otherwise the initial weights would stay in the average for a long time.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
