@@ -77,7 +77,7 @@ def _forget() -> None:
 
 
 def eager_step(case: Case) -> Counted:
-    """Counts the second step of a training run, since the first also creates constants and the optimiser's moments."""
+    """Counts the work of a run's second step, since the first also creates constants and the optimiser's moments."""
     _forget()
     steps = _training(case, case.network(), num_steps=2)
     with Ledger():

@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 
 
 class Planned:
-    """A context in which compiled functions return uninitialised tensors, and `moved` lists their kernels' bytes."""
+    """A context in which compiled functions return uninitialised tensors; `moved` lists the bytes each kernel moves."""
 
     def __init__(self) -> None:
         self.moved: list[int] = []  # bytes of each kernel except the convolutions

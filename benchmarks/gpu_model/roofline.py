@@ -1,4 +1,4 @@
-"""Predicts time from counted work: how long a GPU takes to compute and to move the bytes.
+"""Predicts how long a GPU takes for counted work: to do the arithmetic, and to move the data.
 
 Besides the work, the only inputs are the GPUs' bandwidths and the constants below, none of which this project measured.
 Only the host's time per compiled step is measured (in cases.py).

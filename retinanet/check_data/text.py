@@ -75,7 +75,7 @@ def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str
 
 
 def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
-    """Returns lines on the settings that would match clearly more objects, with the cost of each."""
+    """Returns lines on the settings that would match considerably more objects, with the cost of each."""
     if not remedies:
         return [f"None of these matches {CLEAR_GAIN:.0%} more of the objects: keep the current settings."]
     return ["What would match more of them, the most useful first:", *remedy_lines(remedies)]

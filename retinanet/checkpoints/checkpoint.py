@@ -112,7 +112,7 @@ def saved_epoch(path: Path) -> int | None:
 def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """Returns the checkpoint in `path` and the state of its run, which is empty if none was saved.
 
-    Raises UserError like load_checkpoint.
+    Raises UserError in the same cases as load_checkpoint.
     """
     is_exported = path.suffix == SUFFIX
     content = read_file(path, "a file of python -m retinanet.export" if is_exported else "a checkpoint of train.py")

@@ -80,7 +80,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_teacher(name: str) -> bool:
-    """Returns True if `name` is a teacher's. A teacher's weights are the average of a student's, so they are better."""
+    """Returns True if `name` names a teacher network, whose weights are the average of a student's, and so are better."""
     return "teacher" in name
 
 

@@ -98,7 +98,7 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Marks `boxes` [n, 4] that, read as COCO boxes, extend past their image, if nearly all fit as (x1, y1, x2, y2).
+    """If nearly all `boxes` [n, 4] fit as (x1, y1, x2, y2), marks those that, as COCO boxes, extend past the image.
 
     `sizes` [n, 2] are the image sizes. Returns bool [n], all False if the boxes look like (left, top, width, height).
     """

@@ -95,7 +95,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 
 
 def split_advice(root: Path, missing: str, existing: Sequence[str]) -> str:
-    """Returns advice, after a space, on splitting val off train, if `missing` is val and only train exists; else ""."""
+    """Returns advice on splitting train, with a leading space, if `missing` is val and only train exists; else ""."""
     if missing != VAL or [*existing] != ["train"]:
         return ""
     output = root.with_name(f"{root.name}2") if root.name else "data2"

@@ -73,7 +73,7 @@ class Examined(NamedTuple):
 
 
 def check_data(settings: CheckDataSettings) -> int:
-    """Checks the data folder. Returns the exit code: the proof's, or without a proof, 1 if there are mistakes, else 0.
+    """Checks the data folder; returns the proof's exit code or, without a proof, 1 if there are mistakes and 0 if not.
 
     The checks come first: if a finding alone would explain a failure, the proof stops before training.
     """

@@ -105,7 +105,7 @@ def _require_images(labelled: Labelled, source: Path) -> None:
 
 
 def _named(labelled: Labelled, settings: ConvertSettings) -> Labelled:
-    """If --set is given, renames the only set to it; raises UserError if there are several sets."""
+    """If --set is given, gives that name to the only set; raises UserError if there are several sets."""
     name = settings.reading.set
     if name is None:
         return labelled

@@ -173,7 +173,7 @@ def _annotations(reading: Reading, path: Path, rows: list[Row]) -> Table:
 
 
 def _numbers_of_list(text: str, where: str) -> list[str]:
-    """Returns the four words in a text such as [12.0, 8.0, 20.0, 24.0], or four empty words if there are none."""
+    """Returns the four numbers in a text such as [12.0, 8.0, 20.0, 24.0], as strings; four empty strings if none."""
     words = re.split(r"[\s,;]+", text.strip("[]() ")) if text.strip("[]() ") else [""] * 4
     if len(words) != 4:
         raise DataFault("boxes without four numbers", f"{where}: bbox is {text!r}. Write [left, top, width, height].")

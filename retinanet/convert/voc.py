@@ -70,7 +70,7 @@ def read_xml(path: Path) -> Element:
 def read_voc(reading: Reading) -> Labelled:
     """Reads an XML file per image, from any folder. Difficult objects become crowds.
 
-    Sets come from the lists in ImageSets/Main or the folders train, valid and test; otherwise all images are train.
+    Sets come from the lists in ImageSets/Main or the folders train, valid and test; without these, there is only train.
     Classes are in the order of labels.txt, classes.txt or labelmap.txt, or sorted by name if there is no such file.
     Raises UserError, naming the mistake; mistakes in individual files and objects are added to `reading` instead.
     """

@@ -10,7 +10,7 @@ from retinanet.settings.convert import COCO
 
 
 def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes {set}.json and images/{set}/ for each set; `with_entries` has made the entries."""
+    """Writes {set}.json and images/{set}/ for each set of a dataset that with_entries returned."""
     names = [labelled_set.name for labelled_set in labelled.sets]
 
     def write(place: Path) -> None:

@@ -180,7 +180,7 @@ def _yaml(reading: Reading, file: Path) -> dict[str, Any]:
 
 
 def _class_names(content: dict[str, Any], file: Path) -> dict[int, str]:
-    """Returns the class names, keyed by number; the numbers may have gaps if the file states them."""
+    """Returns the class names, keyed by number; if the file gives the numbers itself, there may be gaps."""
     names = content.get("names")
     numbers = list(range(len(names))) if isinstance(names, list) else []
     if isinstance(names, dict):

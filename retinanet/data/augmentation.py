@@ -105,7 +105,7 @@ def _zoom_out(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _pad(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Places the image at a random position in a mean-coloured image of `size`."""
+    """Places the image at a random position on a canvas of `size`, filled with the mean colour."""
     return v2.RandomCrop(size, pad_if_needed=True, fill=FILL)(*parts)
 
 

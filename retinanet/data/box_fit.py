@@ -89,7 +89,7 @@ class BoxFit:
         return image in self.others or any(len(self._rows(order.owners[image])) for order in self.orders)
 
     def look(self, image: int, edges: Edges) -> Looked:
-        """Returns the scores of boxes on the `edges` of an image's picture. Threads may call this at the same time."""
+        """Scores an image's boxes against its `edges`. Threads may call this at the same time."""
         places = self._rows(image)
         other_places = np.concatenate([self._rows(other) for other in self.others.get(image, ())] or [places[:0]])
         every = np.concatenate([places, other_places])

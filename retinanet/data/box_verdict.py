@@ -98,7 +98,7 @@ def words_of(verdict: Verdict) -> str:
     """Returns the verdict as text to put after the name of a group of boxes."""
     numbers = f"{counted(verdict.num_objects, 'object')} in {counted(verdict.num_images, 'image')}"
     if verdict.kind == TOO_FEW:
-        return f"are too few to tell: {numbers}"
+        return f"too few to tell: {numbers}"
     words = {
         FIT: "fit: none of the other readings fits better",
         OTHERWISE: f"fit as {verdict.reading.replace('_', ' ')} ({READINGS[verdict.reading].says})",

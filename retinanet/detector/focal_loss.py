@@ -20,7 +20,7 @@ class FocalLoss(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, weights: Tensor, present: Tensor, present_weights: Tensor, alpha: float, gamma: float
     ) -> Tensor:
-        """Returns the sum of all terms of `logits` [B, A, C], weighted per anchor by `weights` [B, A].
+        """Returns the focal loss summed over `logits` [B, A, C], with each anchor's terms weighted by `weights` [B, A].
 
         `present` [R] holds the indices of the foreground terms in the flattened logits, and `present_weights` [R] their
         weights.

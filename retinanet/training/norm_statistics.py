@@ -20,7 +20,7 @@ IMAGES_AT_ONCE = 8
 
 @torch.no_grad()
 def measure_statistics(network: RetinaNet, names: Sequence[str], dataset: CocoDataset, device: torch.device) -> None:
-    """Gives the backbone's batch norms `names` the means and variances of their inputs, averaged over batches.
+    """Sets the statistics of the batch norms in `names` to their inputs' mean and variance, averaged over batches.
 
     Moves the network to `device`. The images are the same in every run and on every rank: spread evenly over `dataset`,
     and not augmented.

@@ -138,7 +138,7 @@ def test_noise_is_a_note_and_few_boxes_only_a_line(check, tmp_path):
     write_scenes(tmp_path / "data", "val", GIVEN[:3], seed=1)
     code, found, out = check("data")
     assert (code, found) == (0, ["train:boxes_untold"])
-    assert "\n  val, all boxes: are too few to tell: 9 objects in 3 images" in out
+    assert "\n  val, all boxes: too few to tell: 9 objects in 3 images" in out
 
 
 def test_pictures_that_can_not_be_read_are_left_out(check, tmp_path):
