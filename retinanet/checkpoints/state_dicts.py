@@ -80,7 +80,10 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_teacher(name: str) -> bool:
-    """Returns True if `name` names a teacher network, whose weights are the average of a student's, and so are better."""
+    """Returns True if `name` names a teacher network.
+
+    A teacher's weights are the average of a student's, and usually better.
+    """
     return "teacher" in name
 
 
