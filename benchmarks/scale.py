@@ -1,4 +1,4 @@
-"""Computes the loader cores and the disk and network bandwidth that many GPUs need, and the time they lose.
+"""Computes the loader cores and the disk and network bandwidth that many GPUs need, and how long the GPUs wait.
 
     python -m benchmarks.scale
 

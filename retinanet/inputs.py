@@ -17,7 +17,7 @@ from retinanet.settings.train import TrainSettings
 def checked_inputs(settings: Any) -> Any:
     """Returns the settings, with a missing default checkpoint replaced by the run's other one (best or final).
 
-    Without --set_name, result files are evaluated on the set named in the first record found next to them.
+    Without --set_name, result files are evaluated on the first set named in the records next to them.
     Raises UserError if a checkpoint or an annotation file is missing.
     """
     match settings:

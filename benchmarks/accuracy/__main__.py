@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy --coco_path $VOC5 --weights $R18 --folder FOLDER --minutes 60
 
-If it is stopped, the same command resumes it. The following makes a provisional table on a CPU, in a few hours:
+If the command is stopped, run it again to resume. The following makes a provisional table on a CPU, in a few hours:
 
     python -m benchmarks.accuracy --coco_path $VOC5 --weights $R18 --folder FOLDER --device cpu --min_side 160 \
         --max_side 288 --batch_size 4 --epochs 6 --seeds 1 --rows baseline recommended peer

@@ -111,7 +111,7 @@ def entries_of(suspects: Sequence[dict[str, Any]], spoiled: Spoiled) -> list[Ent
 
 
 def hits_of(entries: Sequence[Entry], spoiled: Spoiled) -> list[int | None]:
-    """Returns, for each entry, the mistake that it is the first to find, or None.
+    """Returns, for each entry, the index of the mistake that it finds and no earlier entry has found, or None.
 
     An entry finds a mistake if it refers to the changed annotation, or if its box and the deleted one have an IoU of at
     least FOUND_IOU.
@@ -144,7 +144,7 @@ def iou_of(box: np.ndarray, other: Sequence[float]) -> float:
 
 
 def queue_row(name: str, entries: Sequence[Entry], spoiled: Spoiled) -> list[str]:
-    """Returns a queue's row of the table.
+    """Returns the table row of a queue.
 
     With N planted mistakes, the row gives the fractions of them found in the first N and in the first 3N entries (the
     latter also by kind), and the AP of the ranking of images.
@@ -185,7 +185,10 @@ def measure(folders: Sequence[Path]) -> list[str]:
 
 
 def decide(folder: Path, output_path: Path) -> int:
-    """Copies the spoiled data folder, corrects the mistakes found by the first N entries, and returns their number."""
+    """Writes a corrected copy of a spoiled data folder, and returns the number of corrected mistakes.
+
+    These are the mistakes found by the first N entries, where N is the number of planted mistakes.
+    """
     spoiled = read_spoiled(folder)
     entries = entries_of(read_json(folder / LABEL_CHECK / SUSPECTS)["suspects"], spoiled)
     found = [number for number in hits_of(entries[: len(spoiled.mistakes)], spoiled) if number is not None]
@@ -198,7 +201,7 @@ def decide(folder: Path, output_path: Path) -> int:
 
 
 def write_folder(coco_path: Path, folder: Path, content: dict[str, Any]) -> None:
-    """Writes a data folder with the train set `content`, and the val set and links to the images of `coco_path`."""
+    """Writes a data folder: `content` as the train set, a copy of `coco_path`'s val set, and links to its images."""
     (folder / "images").mkdir(parents=True)
     (folder / "train.json").write_text(json.dumps(content))
     (folder / "val.json").write_bytes(find_annotation_file(coco_path, "val").read_bytes())

@@ -1,4 +1,4 @@
-"""Ranks suspects by methods other than check_labels: a naive queue, ObjectLab's scores, hotcoco's diagnostics.
+"""Ranks suspects or images in ways other than check_labels: a naive queue, ObjectLab's scores, hotcoco's diagnostics.
 
 All of them use the same detections as check_labels.
 
@@ -53,7 +53,7 @@ def overlaps_in(found: Found, annotations: Annotations, image: int) -> tuple[np.
 
 
 def naive_queue(found: Found, annotations: Annotations) -> list[Entry]:
-    """Returns the labels that a detection contradicts, and the detections without a label, by the detection's score."""
+    """Returns the labels that a detection contradicts and the unlabelled detections, by descending detection score."""
     scored: list[tuple[float, Entry]] = []
     for image in range(len(annotations.image_ids)):
         detections, rows, ious = overlaps_in(found, annotations, image)

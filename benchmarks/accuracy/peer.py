@@ -1,4 +1,4 @@
-"""Trains torchvision's RetinaNet, the peer in accuracy.md, the way train.py trains, and writes its result file.
+"""Trains torchvision's RetinaNet (the peer in accuracy.md) in the same way as train.py, and writes a result file.
 
     python -m benchmarks.accuracy.peer --coco_path $VOC5 --weights $R18 --depth 18 --output_path peer.json
 
@@ -175,7 +175,7 @@ def _images(batch: Batch) -> list[Tensor]:
 
 @torch.no_grad()
 def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> Found:
-    """Returns the detections, by image id and descending score."""
+    """Returns the detections, sorted by image id and descending score."""
     model.eval()
     parts = []
     for batch in on_device(batches_of_set(dataset, loading_of(args), "Detection"), args.device):

@@ -31,8 +31,8 @@ def execute(
 ) -> None:
     """Runs the commands of each run, up to the first that fails, and calls `finish` for each run that has ended.
 
-    `jobs` runs are active at a time. At the `deadline` (on the clock of time.monotonic), or on a signal, all active
-    runs are asked to stop. The arguments in `more` are appended to each command.
+    Up to `jobs` runs are active at a time. At the `deadline` (on the clock of time.monotonic), or on a signal, all
+    active runs are asked to stop. The arguments in `more` are appended to each command.
     """
     waiting, active = list(runs), list[Active]()
     try:
@@ -66,7 +66,7 @@ def _start(run: Run, commands: list[list[str]], places: Mapping[str, str], more:
 
 
 def log_of(run: Run, places: Mapping[str, str]) -> Path:
-    """Returns a run's log file, which is next to the run's folder because only the run itself writes into that."""
+    """Returns the path of a run's log file. It is not in the run's folder, because only the run writes there."""
     return Path(f"{filled([run.folder], places)[0]}.log")
 
 

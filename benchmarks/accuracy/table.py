@@ -164,7 +164,7 @@ def _beside_peer(groups: dict[Key, Group]) -> list[str]:
 
 
 def difference_of(a: Group, b: Group) -> Interval:
-    """Returns the mean AP of `b` minus that of `a` over their common seeds, with its interval; NaN without such seeds.
+    """Returns the mean AP of `b` minus that of `a` over their common seeds, with its interval; NaN if there are none.
 
     The interval comes from bootstrap samples of the val set's images, the same samples for all runs. So it accounts for
     the choice of images, but not for the choice of seeds.

@@ -52,7 +52,7 @@ def write_centres(content: Content, _draw: np.random.Generator) -> None:
 
 
 def deal_objects(content: Content, draw: np.random.Generator) -> None:
-    """Shuffles the objects among the images, image by image, and scales their boxes to the new image's size."""
+    """Moves all objects of each image to a randomly drawn image, and scales their boxes to that image's size."""
     images = {image["id"]: image for image in content["images"]}
     others = dict(zip(images, draw.permutation(list(images)).tolist(), strict=True))
     for annotation in content["annotations"]:
@@ -95,7 +95,7 @@ def write_broken(source: Path, folder: Path, kind: str, seed: int) -> None:
 
 
 def _write(folder: Path, name: str, content: Content, images: Path | Pictures) -> None:
-    """Writes a set. `images` is a folder to link to, or a function that returns an image id's picture."""
+    """Writes a set. `images` is a folder to link to, or a function that returns the picture for an image id."""
     place = folder / "images" / name
     place.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(images, Path):

@@ -1,4 +1,4 @@
-"""Counts how many changed copies of training images are found, and how many val images are taken for such copies.
+"""Counts how many altered copies of training images are recognised, and how many val images are mistaken for copies.
 
 python -m benchmarks.checks.lookalikes --coco_path $VOC5
 """

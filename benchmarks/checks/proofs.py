@@ -90,7 +90,7 @@ def try_broken(name: str, source: Path, weights: str, seeds: list[int], folder: 
 def proved(
     title: str, folder: Path, weights: str, seed: int, network: Trained | None = None
 ) -> tuple[Decision, Trained | None]:
-    """Runs check_data's proof on a data folder. If `network` is given, it was trained on the folder's training set."""
+    """Runs check_data's proof on a data folder; `network`, if given, must have been trained on its training set."""
     started = time.process_time()
     with tempfile.TemporaryDirectory() as output:
         flags = ["--coco_path", str(folder), "--sets", "train", "val", "--picture_path", f"{output}/check.png"]

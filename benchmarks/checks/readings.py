@@ -1,4 +1,4 @@
-"""Changes what the boxes of correct sets mean, and counts how often pixels reveal the change and raise false alarms.
+"""Plants wrong boxes in correct sets, and counts how often pixels reveal them and how often an alarm is false.
 
     python -m benchmarks.checks.readings --coco_path $VOC5
 
@@ -64,7 +64,7 @@ class PictureSet:
         return judge(self.scores(images, annotations))
 
     def told(self, images: np.ndarray) -> list[str]:
-        """Returns the verdict on these images' unchanged boxes, then that on each group that differs from the rest."""
+        """Returns the verdict on the unchanged boxes of `images`, then one on each group that differs from the rest."""
         right = subset_of(self.annotations, images)
         scores = self.scores(images, right)
         verdict = judge_set(scores, groups_of_annotations(right, scores))
@@ -176,7 +176,7 @@ def counted_in(counts: Counts, verdict: Verdict, name: str, is_named: bool) -> C
 
 
 def planted_readings(right: Annotations) -> Iterable[tuple[str, np.ndarray]]:
-    """Yields each reading twice: with a file's exact boxes in that reading, and with the boxes a tool would write."""
+    """Yields each reading's name twice: with exact boxes in that reading, and with those that a tool would write."""
     sizes = right.sizes[owners_of(right)]
     for name in BOX_READINGS:
         if name == AS_GIVEN:
@@ -202,7 +202,7 @@ def file_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tuple[str, Annotations]]:
-    """Yields sets with boxes on the wrong images: on the next one, or mixed up by name order or by ids off by one."""
+    """Yields sets with boxes on wrong images: on the next one, or assigned by reordered names or ids off by one."""
     number = len(right.sizes)
     numbers = draw.permutation(number) + 1
     named = right._replace(file_names=np.array([f"{each}.jpg".encode() for each in numbers]))
@@ -218,20 +218,20 @@ def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tu
 
 
 def places(pictures: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Returns the owners in the order of the images, where image pictures[i] gets the boxes of image owners[i]."""
+    """Returns, for each image, the image whose boxes it gets: image pictures[i] gets those of image owners[i]."""
     of_picture = np.empty_like(owners)
     of_picture[pictures] = owners
     return of_picture
 
 
 def dealt_out(right: Annotations, owners: np.ndarray) -> Annotations:
-    """Returns the set in which image i has the boxes of image owners[i], not scaled to its size."""
+    """Returns the set in which image i has the boxes of image owners[i], without scaling them."""
     parts = [np.arange(right.first[owner], right.first[owner + 1]) for owner in owners.tolist()]
     return right._replace(**of_rows(right, parts))
 
 
 def of_rows(annotations: Annotations, parts: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Returns the arrays of `annotations` with the rows `parts[i]` for image i."""
+    """Returns the arrays of `annotations`, rearranged so that image i has the rows parts[i]."""
     rows = np.concatenate(parts)
     first = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
     return {"first": first} | {
@@ -256,7 +256,7 @@ def _changed(pictures: PictureSet, change: Callable[[Image.Image], Image.Image])
 def made_up(
     name: str, boxes: Sequence[np.ndarray], sizes: np.ndarray, pixels: Callable[[int], np.ndarray]
 ) -> PictureSet:
-    """Returns a set with one class, whose image i has the boxes boxes[i]."""
+    """Returns a one-class set in which image i has the boxes boxes[i]."""
     rows, number = np.concatenate(boxes), len(sizes)
     annotations = Annotations(
         path=Path(name),
@@ -298,7 +298,7 @@ def draw_cells(draw: np.random.Generator) -> tuple[Image.Image, list[list[float]
 
 
 def draw_page(draw: np.random.Generator) -> tuple[Image.Image, list[list[float]]]:
-    """Draws a page of text; the objects are pictures and tables, which take the place of some of its lines."""
+    """Draws a page of text; the objects are rectangles, like pictures or tables, in place of some of its lines."""
     width, height = 360, 480
     picture = Image.new("L", (width, height), 245)
     pencil, boxes, top = ImageDraw.Draw(picture), [], 20.0
@@ -347,8 +347,8 @@ def try_orientations(coco_path: Path, folder: Path) -> bool:
     """Checks photographs, half of them with an EXIF orientation; returns True if every report is as expected.
 
     The boxes of that half refer to the stored pixels. With orientation 3, check_data must report that half and advise
-    --exif raw. With --exif raw, or with orientation 6, whose annotated size shows that the boxes refer to the stored
-    pixels, it must report nothing.
+    --exif raw. With --exif raw, or with orientation 6, where the annotated size shows that the boxes refer to the
+    stored pixels, it must report nothing.
     """
     is_good = True
     for orientation, expected in ((3, "EXIF orientation 3: fit as half turn"), (6, "")):

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_model
 
 A simulated GPU (tests/gpu) counts launches, FLOPs, bytes and peak memory, and rooflines of an H100 and an H200 turn the
-first three into time. The results are predictions; benchmarks/on_gpu.sh measures on a real GPU.
+first three into time. The results are predictions; benchmarks/on_gpu.sh takes measurements on a real GPU.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Defines the steps and detections whose work is counted."""
+"""Defines the training steps and detection passes whose work is counted."""
 
 import gc
 import time
@@ -37,7 +37,7 @@ WARM_UP, TIMED = 3, 30  # steps on the host
 
 
 class Case(NamedTuple):
-    """A training step or a detection, in bfloat16."""
+    """A training step or a detection pass, in bfloat16."""
 
     depth: int
     height: int
@@ -89,7 +89,7 @@ def eager_step(case: Case) -> Counted:
 
 
 def compiled_step(case: Case, eager: Work) -> Work:
-    """Counts a step with --compile on.
+    """Counts the work of a step with --compile on.
 
     The forward and backward passes are as the compiler plans them, and the rest is as in `eager`.
     """

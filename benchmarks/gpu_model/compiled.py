@@ -17,7 +17,10 @@ from triton.backends.compiler import GPUTarget
 
 
 class Planned:
-    """A context in which compiled functions return uninitialised tensors; `moved` lists the bytes each kernel moves."""
+    """A context in which compiled functions return uninitialised tensors.
+
+    `moved` lists the bytes that each kernel moves, except those of the convolutions.
+    """
 
     def __init__(self) -> None:
         self.moved: list[int] = []  # bytes of each kernel except the convolutions
@@ -58,7 +61,7 @@ class Planned:
 
 
 def _bytes_of(kernel: Any) -> int:
-    """Returns the bytes that `kernel` reads and writes; unlike Inductor's count, only the accessed parts of tensors."""
+    """Returns how many bytes `kernel` reads and writes; counts only the accessed parts of tensors, unlike Inductor."""
     parts: dict[str, int] = {}
     for access in kernel.read_writes.reads_and_writes():
         parts[access.name] = parts.get(access.name, 0) + access.numbytes_hint()

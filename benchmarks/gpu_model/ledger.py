@@ -56,7 +56,7 @@ class Ledger(Launches):
 
 
 def _forward(features: Tensor, weight: Tensor, output: Tensor) -> Convolution:
-    """Counts a convolution; each of its gradients needs the same FLOPs and moves the same three tensors."""
+    """Returns the work of a convolution; each of its gradients needs as many FLOPs and moves as many bytes."""
     return Convolution(2.0 * output.numel() * weight[0].numel(), _bytes((features, weight, output)))
 
 

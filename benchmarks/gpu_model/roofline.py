@@ -1,4 +1,4 @@
-"""Predicts how long a GPU takes for counted work: to do the arithmetic, and to move the data.
+"""Predicts how long counted work takes on a GPU, from the FLOPs and the bytes moved.
 
 Besides the work, the only inputs are the GPUs' bandwidths and the constants below, none of which this project measured.
 Only the host's time per compiled step is measured (in cases.py).
@@ -36,7 +36,7 @@ class Convolution(NamedTuple):
 
 
 class Work(NamedTuple):
-    """The work of a training step or a detection, on the GPU and on its host."""
+    """The work of a training step or a detection pass, on the GPU and on its host."""
 
     convolutions: list[Convolution]
     other_bytes: float  # read and written by all other kernels

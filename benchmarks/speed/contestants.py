@@ -1,4 +1,4 @@
-"""Builds our RetinaNet and torchvision's for training or detection, with equal depth, sizes and number of classes.
+"""Builds our RetinaNet and torchvision's for training or detection, with the same depth, image size and classes.
 
 Both train all layers with fixed batch-norm statistics (ours also trains the scale and shift), on the same images and
 boxes, in the same precision, with the same gradient clipping and fused Adam. torchvision's own resizing is turned off.

@@ -4,8 +4,8 @@
     python -m benchmarks.speed.detect --checkpoint_path output/best.pt --coco_path data
 
 contestants.py describes the contestants with random weights. trained.py describes those with a checkpoint's weights,
-whose scores rarely pass the threshold. On a CPU, some of these use bfloat16, INT8 or OpenVINO. Peak memory is measured
-in a separate process for each contestant except these CPU variants.
+which produce few scores above the threshold. On a CPU, some of these use bfloat16, INT8 or OpenVINO. Peak memory is
+measured in a separate process for each contestant except these CPU variants.
 """
 
 import argparse

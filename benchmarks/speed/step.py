@@ -1,12 +1,12 @@
-"""Measures a training step, compared with torchvision's RetinaNet; with --data, also with batches from JPEG files.
+"""Compares the speed of our training step with torchvision's; with --data, also measures ours on JPEG files.
 
     python -m benchmarks.speed.step --depth 18 --height 320 --width 448 --batch_size 2
     python -m benchmarks.speed.step --depth 50 --batch_size 16 --compile --data $VOC5
 
-contestants.py describes the contestants. Peak memory is measured only for ours without --compile or --recipe and for
-torchvision's, in separate processes. The fraction of the measured matmul rate is the number of operations in
-torchvision's step (which, unlike ours, skips none), divided by the contestant's time per step and by the measured rate
-of matrix products.
+contestants.py describes the contestants. Peak memory is measured in separate processes, and only for torchvision's step
+and our default step (not for ours compiled or with --recipe). The fraction of the measured matmul rate is the number of
+operations in torchvision's step (which, unlike ours, skips none), divided by the contestant's time per step and by the
+measured rate of matrix products.
 """
 
 import argparse

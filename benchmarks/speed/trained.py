@@ -1,6 +1,6 @@
 """Sets up detection on photographs with one checkpoint, in our network, exported files and torchvision's network.
 
-All of them, except the contestant that runs the whole `predict` command, get each image at the same size, and use the
+All contestants, except the one that runs the whole `predict` command, get each image at the same size, and use the
 same anchors, box encoding, threshold and NMS. They differ in the number of candidates that enter NMS: ours takes the
 best 1,000 of an image, torchvision the best 1,000 of each level. If more pass the threshold, a higher --num_candidates
 makes the detections equal.
@@ -58,7 +58,7 @@ NAMES = (  # ours and torchvision's
 
 
 def our_detection(args: argparse.Namespace, precision: str | None = None) -> Callable[[], Found]:
-    """Returns a function that detects with a checkpoint as predict does, in `precision` (default: --precision)."""
+    """Returns a function that detects objects with a checkpoint as predict does. `precision` overrides --precision."""
     dtype = PRECISIONS[precision] if precision else precision_of(args)
     model, batches = _trained(args), _batches(args)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
 def exported_detection(
     args: argparse.Namespace, form: str, precision: str = "float32", int8: bool = False
 ) -> Callable[[], Found]:
-    """Returns a function that detects as predict does with an exported file: on onnxruntime, or on OpenVINO."""
+    """Returns a function that detects objects with an exported file as predict does, on onnxruntime or OpenVINO."""
     content = _int8_file(args) if int8 else _onnx_file(args)
     if form == "onnx":
         runner = onnx_runner(content, args.device.type)
@@ -129,7 +129,7 @@ def _onnx_file(args: argparse.Namespace) -> bytes:
 
 
 def _int8_file(args: argparse.Namespace) -> bytes:
-    """Returns the ONNX file, all layers quantised, calibrated on the first images; for measuring speed, not AP."""
+    """Returns an ONNX file for measuring only speed: all layers are quantised, and calibrated on the first images."""
     feeds = ({"images": images.numpy(), "sizes": _sizes(args).numpy()} for images in _batches(args))
     return Quantiser(_onnx_file(args), feeds).without([])
 
@@ -185,7 +185,7 @@ def _trained(args: argparse.Namespace) -> RetinaNet:
 
 
 def has_twin(args: argparse.Namespace) -> bool:
-    """Returns True if torchvision's network, which has no group norm and no IoU branch, can hold the weights."""
+    """Returns True if torchvision's network can hold the weights; it has no group norm, level code or IoU branch."""
     model = _trained(args)
     return can_be_sparse(model) and not model.architecture.iou_branch
 

@@ -184,7 +184,10 @@ def _measured(run: Run, dataset: CocoDataset) -> Part:
 def scores_at(
     annotations: Annotations, found: Found, rows: np.ndarray, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns Part's `own` and `others` scores for the objects with annotation indices `rows` [n], in `images` [n]."""
+    """Returns Part's `own` and `others` for some objects of a set.
+
+    `rows` [n] are the objects' indices in the annotations, and `images` [n] are the indices of their images.
+    """
     num_images, shape = len(annotations.image_ids), (len(rows), len(annotations.class_names))
     own, others = np.zeros(shape), np.zeros(shape)
     frames = annotations.sizes[:, [1, 0, 1, 0]].astype(float)
@@ -225,7 +228,7 @@ def z_found_as_any(part: Part) -> float:
 
 
 def z_classes(part: Part) -> float:
-    """Returns z for the difference between objects' scores for their own class and their average over all classes.
+    """Returns z for each object's score for its own class minus its average score over all classes.
 
     The average is weighted by the frequency of the classes among the objects.
     """

@@ -1,4 +1,4 @@
-"""Draws pictures for a person to judge: crops of each class under its name, and the detections in unseen images."""
+"""Draws pictures for a person to judge: crops of objects, titled with their class, and detections in unseen images."""
 
 from pathlib import Path
 

@@ -212,7 +212,7 @@ def renamed_classes(part: Part) -> dict[int, int]:
 
 
 def _best_classes(gains: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns, for each class, the class for which its objects have the largest total of `gains` [n, C].
+    """For each class, sums the `gains` [n, C] of its objects, and returns the class with the largest sum.
 
     For a class without objects, this is the class itself.
     """

@@ -24,7 +24,7 @@ Seen = tuple[ImageRegions, Found]  # an image's regions, and the detections in i
 def seen_by_folds(runs: Sequence[TrainSettings], annotations: Annotations) -> Iterator[Seen]:
     """Yields the regions and detections in each image, from the detector that was trained without the image's fold.
 
-    Images are indices into the whole set, not into the fold.
+    Images are given as indices into the whole set, not into the fold.
     """
     order = np.argsort(annotations.image_ids)
     for fold, run in enumerate(runs):

@@ -1,4 +1,4 @@
-"""Trains a detector for each fold in a separate run folder, or resumes the run there."""
+"""Trains a detector for each fold, in a run folder of its own, or resumes the fold's run."""
 
 from tqdm import tqdm
 

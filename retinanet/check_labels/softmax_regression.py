@@ -1,4 +1,4 @@
-"""Estimates the probability of each kind by multinomial logistic regression, fitted with Newton's method."""
+"""Estimates each kind's probability for a sample by multinomial logistic regression, fitted with Newton's method."""
 
 from typing import NamedTuple
 

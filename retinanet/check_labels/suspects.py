@@ -50,7 +50,7 @@ CLASS_WEIGHT = 10  # a class's usual score includes this many extra labels that 
 class Suspect(NamedTuple):
     """A label that may be wrong, or an object that may lack a label.
 
-    Boxes are (left, top, width, height) in the image as it is read.
+    Boxes are (left, top, width, height) in the image as loaded, after any EXIF rotation.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class Suspect(NamedTuple):
 
 
 def rated_images(annotations: Annotations, seen: Iterable[tuple[ImageRegions, Found]], seed: int) -> Iterator[Rated]:
-    """Yields a rating of each image; `seen` yields an image's regions, and its detections by descending score."""
+    """Yields a rating of each image; `seen` yields each image's regions, and its detections by descending score."""
     draw = np.random.default_rng(seed)
     owners, num_images = owners_of(annotations), len(annotations.image_ids)
     boxes = boxes_of(clipped_corners(annotations.boxes, annotations.sizes[owners]))

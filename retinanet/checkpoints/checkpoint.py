@@ -1,4 +1,4 @@
-"""Reads and writes checkpoints: plain data from which to rebuild a model and, with its run's state, resume the run."""
+"""Reads and writes checkpoints: plain data to rebuild a model and, if the run's state is included, resume the run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +45,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def exif(self) -> str:
-        """Returns the run's --exif; RAW for earlier versions, which rotated images only to match the annotated size."""
+        """Returns the run's --exif; RAW for runs of earlier versions, which rotated images only to fit annotations."""
         return self.settings.get("exif", RAW)
 
     @property
@@ -71,7 +71,10 @@ def save_checkpoint(
 
 
 def save_as_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes the weights that test.py uses, and a description of the network. Raises UserError like save_checkpoint."""
+    """Writes the weights that test.py uses, and a description of the network.
+
+    Raises UserError in the same cases as save_checkpoint, or if the safetensors package is missing.
+    """
     with _errors_explained(path):
         write_safetensors(_plain(checkpoint._replace(model=checkpoint.ema or checkpoint.model, ema=None)), path)
 
@@ -96,7 +99,7 @@ def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Returns the checkpoint in `path`.
 
-    Raises UserError if the file is missing or damaged, isn't a checkpoint, or holds code.
+    Raises UserError if the file is missing, damaged or not a checkpoint, or contains pickled objects (see load_file).
     """
     return load_run(path)[0]
 
@@ -125,7 +128,7 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 
 def _what_else(content: object) -> str:
-    """Returns a phrase on what `content` looks like, as it isn't a checkpoint; "" if it has no named tensors."""
+    """Returns a phrase on what a `content` that isn't a checkpoint looks like; "" if it has no named tensors."""
     state = state_in(content, "") if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
     if not any(isinstance(value, Tensor) for value in state.values()):
         return ""

@@ -71,7 +71,7 @@ def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
 
 
 def free_folder(folder: Path) -> Path:
-    """Returns the first of before_1, before_2, ... that doesn't exist in `folder`, for an earlier run's files."""
+    """Returns the folder for an earlier run: the first of before_1, before_2, ... that doesn't exist in `folder`."""
     number = 1
     while (folder / f"before_{number}").exists():
         number += 1
@@ -81,7 +81,7 @@ def free_folder(folder: Path) -> Path:
 def write_record(folder: Path, run: dict[str, Any], resumed: str | None = None) -> None:
     """Writes run.json: the description of the `run` (settings, classes, data, devices) and its provenance.
 
-    For a resumed run, `resumed` says where it was resumed, and the record of its start is kept under "started".
+    For a resumed run, `resumed` says at what point it continues, and the record of its start is kept under "started".
     """
     path = folder / RECORD
     record = run | provenance() | {"start_time": time_now()}
@@ -94,7 +94,7 @@ def write_record(folder: Path, run: dict[str, Any], resumed: str | None = None) 
 
 
 def write_end(folder: Path, how: str) -> None:
-    """Records in run.json when and `how` the run ended. Raises UserError like write_evaluations."""
+    """Records in run.json when and `how` the run ended. Raises UserError, without changing the file, if that fails."""
     _add_to_record(folder, {"end_time": time_now(), "ended": how})
 
 

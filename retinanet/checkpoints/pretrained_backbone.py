@@ -54,7 +54,7 @@ def depths_of(names: Iterable[str]) -> list[int]:
 
 
 class LoadReport(NamedTuple):
-    """A report on loaded weights; if a list would contain all tensors of a module, it names the module (`layer4`)."""
+    """A report on loaded weights; instead of all tensors of a module, its lists name the module (`layer4`)."""
 
     num_loaded: int
     num_tensors: int
@@ -108,7 +108,10 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
 
 
 def variant_of(state: Mapping[str, Any]) -> str | None:
-    """Describes a part of the ResNet in `state` that torchvision's lacks, or returns None; names must lack prefixes."""
+    """Describes what makes the ResNet in `state` a variant, such as a ResNeXt; returns None if it isn't one.
+
+    The names in `state` must have no prefix.
+    """
     for pattern, variant in VARIANTS:
         if any(re.match(pattern, name) for name in state):
             return variant

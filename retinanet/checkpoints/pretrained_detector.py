@@ -95,7 +95,7 @@ def coco_state() -> dict[str, Any]:
 def architecture_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Architecture:
     """Returns the architecture of our network, with anchors of the given `shapes`, that fits the weights of `detector`.
 
-    Raises UserError if the tensors don't determine it.
+    Raises UserError if no such architecture fits, or if the tensors don't determine it.
     """
     (prefix,) = detector.source.names["backbone"]
     resnet = {name.removeprefix(prefix): value for name, value in detector.state.items() if name.startswith(prefix)}
@@ -121,7 +121,7 @@ def architecture_of(detector: PublishedDetector, shapes: AnchorShapes, source: s
 def load_detector(
     network: RetinaNet, class_names: Sequence[str], detector: PublishedDetector, source: str
 ) -> ClassReport:
-    """Fills `network` from the weights of a published `detector`; only classes and anchor shapes may differ.
+    """Fills `network` from the weights of a published `detector`, which may differ only in classes and anchor shapes.
 
     Raises UserError, without loading anything, if a tensor is missing, has the wrong shape or is not finite.
     """

@@ -19,7 +19,7 @@ CODE = Path(__file__).parents[2]
 
 
 def provenance() -> dict[str, Any]:
-    """Returns the command, the versions, the git commit with uncommitted changes, and the host, as plain data."""
+    """Returns the command, the git commit, any uncommitted changes, the versions and the host, as plain data."""
     return {
         "command": [sys.executable, *sys.argv],
         "git_commit": git_commit(),
@@ -59,7 +59,7 @@ def git_commit() -> str | None:
 def uncommitted_changes(folder: Path = CODE) -> dict[str, Any] | None:
     """Returns the changed files below `folder`, the hash of their diff against the commit, and the diff if it is small.
 
-    Untracked files are left out. Returns None if nothing has changed, and outside of a git checkout.
+    Untracked files are left out. Returns None if nothing has changed, or if `folder` isn't in a git checkout.
     """
     options = ("diff", "HEAD", "--relative", "--no-color", "--no-ext-diff", "--no-textconv")
     diff = _git(*options, folder=folder)
@@ -74,7 +74,7 @@ def uncommitted_changes(folder: Path = CODE) -> dict[str, Any] | None:
 
 
 def _git(*words: str, folder: Path = CODE) -> bytes | None:
-    """Returns the output of git, run in `folder`; None if git is missing or fails there."""
+    """Runs git in `folder` and returns its output; None if git is missing or fails."""
     try:
         return subprocess.run(["git", *words], cwd=folder, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

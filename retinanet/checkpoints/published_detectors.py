@@ -33,8 +33,8 @@ class Source:
 
     `names` maps the parts of our network to the names that the source gives them, newest first. In a name, {head} is
     one of `heads`; {level} counts the levels from 3 to 7, and {row} counts them from 0; {layer} counts the convolutions
-    of a tower from 0, and {number} counts them from 1; {place} counts all modules of that tower, ReLUs included; and
-    {index} counts the modules of our own tower.
+    of a tower from 0, and {number} counts them from 1; {place} counts all modules of the source's tower, ReLUs
+    included; and {index} counts the modules of our own tower.
     """
 
     title: str
@@ -147,8 +147,8 @@ def _odtk_anchors(content: Any, _shapes: AnchorShapes) -> Anchors:
     """Returns the anchors that ODTK's deltas refer to; their ratios and scales are the checkpoint's or the usual ones.
 
     ODTK counts both edge pixels of a box, so an anchor from a to b is b - a + 1 wide, and its centre is half a pixel
-    further on. Early versions, which save neither ratios nor scales, round the sides before they scale them. Their
-    anchors also end one pixel earlier, which makes up for counting both edge pixels.
+    further right and down. Early versions, which save neither ratios nor scales, round the sides before they scale
+    them. Their anchors also end one pixel earlier, which makes up for counting both edge pixels.
     """
     ratios, scales = _odtk_ratios_and_scales(content)
     is_rounded = isinstance(content, dict) and "backbone" in content and "ratios" not in content

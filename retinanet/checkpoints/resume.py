@@ -35,7 +35,7 @@ class SavedRun(NamedTuple):
     facts: Facts
 
     def random_stages(self) -> list[str]:
-        """Returns the backbone's stages that were random at the start; [] if an earlier version saved the run."""
+        """Returns the backbone's stages that started from random weights; [] if an earlier version saved the run."""
         saved = self.state.get("random_stages")
         return [stage for stage in STAGES if isinstance(saved, list) and stage in saved]
 

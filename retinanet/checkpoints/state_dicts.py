@@ -41,21 +41,27 @@ OTHER_NETWORKS = (
 
 
 def read_file(path: Path, what: str) -> Any:
-    """Returns the content of `path`, a PyTorch or safetensors file. Raises UserError like load_file."""
+    """Returns the content of `path`, a PyTorch or safetensors file.
+
+    Raises UserError in the same cases as load_file or, for a safetensors file, read_safetensors.
+    """
     return read_safetensors(path, what) if path.suffix == SUFFIX else load_file(path, what)
 
 
 def read_state_file(path: str | Path) -> dict[str, Any]:
-    """Returns the state dict in `path`, without the wrappers of training scripts. Raises UserError like state_in."""
+    """Returns the state dict in `path`, without the wrappers of training scripts.
+
+    Raises UserError in the same cases as read_file and state_in.
+    """
     return state_in(read_file(Path(path), "a state dict"), path)
 
 
 def state_in(content: Any, path: str | Path) -> dict[str, Any]:
     """Returns the state dict in `content`, the content of `path`, even if it is nested in other dicts.
 
-    If there are several, returns the one with the most tensors of a ResNet. If several have equally many, a teacher's
-    (see is_teacher) is preferred, otherwise the first. If there is none, returns `content` itself if it is a dict with
-    names as keys; otherwise, raises UserError.
+    If there are several, returns the one with the most tensors of a ResNet. If several have equally many, returns a
+    teacher's (see is_teacher) if there is one, otherwise the first. If there is none, returns `content` itself if it is
+    a dict with names as keys; otherwise, raises UserError.
     """
     found = [(name, state) for name, state in _state_dicts(content) if any(map(is_tensor, state.values()))]
     if found:
@@ -91,7 +97,7 @@ def resnet_prefix(names: Iterable[str]) -> tuple[str, int]:
     """Returns the prefix with the most ResNet names after it, and the number of these names.
 
     After a prefix, only names of blocks count, because other networks have a conv1, too. If several prefixes have
-    equally many, a teacher's is preferred, otherwise the first.
+    equally many, returns a teacher's if there is one, otherwise the first.
     """
     counts = Counter(
         match[1] for match in map(RESNET.fullmatch, names) if match and (not match[1] or match[2].startswith("layer"))

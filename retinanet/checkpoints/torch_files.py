@@ -33,8 +33,8 @@ def load_file(path: str | Path, what: str) -> Any:
     """Returns the tensors and plain data in `path`, on the CPU.
 
     Raises UserError if the file is missing, not a PyTorch file, damaged (torch.load itself ignores flipped bits),
-    claims more than it contains, or contains pickled objects, which can run any code. The message calls the expected
-    content `what`.
+    claims more data than it contains, or contains pickled objects, which can run any code. The message calls the
+    expected content `what`.
     """
     try:
         with warnings.catch_warnings():
@@ -79,7 +79,7 @@ def num_bytes(content: Any) -> int:
 
 
 def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
-    """Returns the system's error that caused `error`: torch.save hides it behind a RuntimeError about its archive."""
+    """Returns the OSError that caused `error`; torch.save hides it behind a RuntimeError about its archive."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -94,7 +94,7 @@ def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
 def _check_archive(path: str | Path) -> None:
     """Raises ValueError if `path` isn't a PyTorch file, or has members that are compressed, damaged or too large.
 
-    Raises UnpicklingError like _check_calls.
+    Raises UnpicklingError in the same cases as _check_calls.
     """
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
@@ -115,7 +115,7 @@ def _check_old_format(file: BinaryIO) -> None:
     """Raises ValueError unless `file` has the format of torch.save before PyTorch 1.6: a few pickles, then raw numbers.
 
     torch.load itself compares the sizes that the pickles claim with the rest of the file. There are no checksums, so a
-    changed number isn't noticed. Raises UnpicklingError like _check_calls.
+    changed number isn't noticed. Raises UnpicklingError in the same cases as _check_calls.
     """
     if OLD_MAGIC not in [argument for _, argument, _ in pickletools.genops(file)]:
         raise ValueError("neither a zip archive nor in the format of PyTorch before 1.6")
@@ -124,7 +124,7 @@ def _check_old_format(file: BinaryIO) -> None:
 
 
 def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
-    """Raises ValueError if members of `archive`, a file of `num_bytes`, are compressed or together exceed that size."""
+    """Raises ValueError if a member of `archive` is compressed, or all together exceed the `num_bytes` of the file."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("its members are compressed, unlike those that torch.save writes")
@@ -140,7 +140,7 @@ def _check_calls(pickled: bytes | BinaryIO) -> None:
 
 
 def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
-    """Returns the number of items in nested containers, counting repeated references each time.
+    """Returns the number of items in nested containers; an item counts once for each reference to it.
 
     Raises ValueError if there are too many items, or if containers nest too deeply, as when one contains itself.
     `counts` caches the numbers by container id.

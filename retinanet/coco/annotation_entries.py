@@ -83,9 +83,9 @@ def _shown(key: str, value: Any) -> str:
 
 
 def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
-    """Returns the row of the image or category whose id the annotation has under `key`; `rows` maps ids to rows.
+    """Returns the row of the image or category that the annotation refers to by `key`; `rows` maps ids to rows.
 
-    Raises DataFault of `kind` if the list called `where` doesn't contain that id.
+    Raises DataFault if the id is malformed or, of `kind`, if the list called `where` doesn't contain it.
     """
     value = annotation.get(key)
     if isinstance(value, str | float):

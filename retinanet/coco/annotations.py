@@ -1,7 +1,7 @@
 """Reads COCO annotation files, checks them and packs them into flat arrays.
 
-Boxes are (left, top, width, height) in original pixels, as in result files. Classes are category ids in the files, and
-labels in the arrays.
+Boxes are (left, top, width, height) in original pixels, as in result files. Classes are identified by category id in
+the files, and by label in the arrays.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class Annotations(NamedTuple):
 
 
 def read_annotations(path: str | Path) -> Annotations:
-    """Reads and checks the COCO annotation file `path`. A UserError names any mistake and its fix.
+    """Reads and checks the COCO annotation file `path`. Raises UserError, naming the mistake and its fix.
 
     The list "annotations" is optional (test sets lack it), as are an annotation's "area" (default: width x height) and
     "iscrowd" (default: 0); null counts as absent.
@@ -161,7 +161,8 @@ def has_objects(annotations: Annotations) -> bool:
 def placeholder_note(annotations: Annotations) -> str:
     """Returns a note to append to a message about the set if its boxes look like placeholders, otherwise "".
 
-    Boxes look like placeholders if every image has exactly one object, with the same class and box in all images.
+    Boxes look like placeholders if every image has exactly one object, all with the same class and box (see
+    one_box_for_all).
     """
     is_one_each = bool((np.diff(annotations.first) == 1).all() and (annotations.labels == annotations.labels[:1]).all())
     if not (is_one_each and one_box_for_all(annotations) and _are_real(annotations).all()):
@@ -203,7 +204,7 @@ def as_in_file(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) 
 
 
 def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
-    """Converts `boxes` [n, 4] from a file to the annotations' orientation; `images` [n] gives each box's image.
+    """Turns `boxes` [n, 4], read from a file, to the orientation of `annotations`; `images` [n] are the boxes' images.
 
     This reverses as_in_file.
     """

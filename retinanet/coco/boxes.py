@@ -79,7 +79,7 @@ def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Marks the `boxes` [n, 4] that look like fractions of the image `sizes` [n, 2], if most boxes do: bool [n].
+    """If most `boxes` [n, 4] look like fractions of the image `sizes` [n, 2], marks those that do: bool [n].
 
     Read as pixels, such a box lies in the top-left pixel of its image, whether it consists of a corner and a size, a
     centre and a size, or two corners. Real objects, however tiny, rarely lie there. If all such boxes consist of whole
@@ -98,7 +98,7 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """If nearly all `boxes` [n, 4] fit as (x1, y1, x2, y2), marks those that, as COCO boxes, extend past the image.
+    """If the `boxes` [n, 4] look like (x1, y1, x2, y2), marks those that, as COCO boxes, extend past their image.
 
     `sizes` [n, 2] are the image sizes. Returns bool [n], all False if the boxes look like (left, top, width, height).
     """

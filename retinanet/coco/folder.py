@@ -24,7 +24,7 @@ def spellings_of(set_name: str) -> tuple[str, ...]:
 
 
 def known_set(name: str) -> str | None:
-    """Returns train, val or test if `name` is a variant of it, such as Train, valid or test2017; otherwise None."""
+    """Maps a name such as Train, valid or test2017 to train, val or test; returns None for other names."""
     word = re.sub(r"[-_]?20\d\d$", "", name.lower())
     others = {"training": "train", "valid": VAL, "validation": VAL, "dev": VAL, "testing": "test"}
     return others.get(word, word if word in SETS else None)
@@ -54,7 +54,8 @@ def export_above(folder: Path) -> Path | None:
 def export_below(folder: Path) -> Path:
     """Descends while a folder holds nothing but another folder, as in unpacked archives; returns the last folder.
 
-    Doesn't descend into a folder that is part of an export, such as train/ or labels/."""
+    Doesn't descend into a folder whose name marks it as a part of a dataset, such as train/ or labels/.
+    """
     try:
         places = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MACOSX]
     except OSError:
@@ -95,7 +96,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 
 
 def split_advice(root: Path, missing: str, existing: Sequence[str]) -> str:
-    """Returns advice on splitting train, with a leading space, if `missing` is val and only train exists; else ""."""
+    """If `missing` is val and only train exists, returns advice, preceded by a space, on splitting train; else ""."""
     if missing != VAL or [*existing] != ["train"]:
         return ""
     output = root.with_name(f"{root.name}2") if root.name else "data2"
@@ -127,7 +128,7 @@ def other_sets(annotation_file: Path) -> dict[str, Path]:
 
 
 def advice_for(coco_path: Path) -> str | None:
-    """Returns what `coco_path` is, if not a COCO data folder, and which command handles it; None if unrecognised."""
+    """Says what `coco_path` is instead of a COCO data folder, and what to do with it; returns None if unrecognised."""
     quoted = shlex.quote(str(coco_path))
     if coco_path.suffix.lower() in IMAGE_SUFFIXES and coco_path.is_file():
         return f"an image. To detect in it: python -m retinanet.predict {quoted}"

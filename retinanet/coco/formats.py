@@ -129,7 +129,7 @@ class CsvColumns(NamedTuple):
 
 
 def csv_columns(header: list[str]) -> CsvColumns | None:
-    """Returns the columns named in a CSV file's first row; None if the row doesn't name columns for image and box."""
+    """Returns the columns named in a CSV file's first row; None if it doesn't name the image and box columns."""
     names = [re.sub("[^a-z0-9]", "", word.lower()) for word in header]
 
     def places(wanted: Sequence[Sequence[str]], but: Sequence[int] = ()) -> list[int]:

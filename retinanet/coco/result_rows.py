@@ -70,7 +70,7 @@ def unusable_findings(rows: Any, annotations: Annotations) -> list[ResultFinding
 
 
 def set_of(rows: Any, annotations: Annotations) -> str | None:
-    """Returns the name of another set in the data folder that has all images and categories of the rows, or None."""
+    """Of the data folder's other sets, returns the name of one with all images and categories of the rows, or None."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) and {*KEYS} <= row.keys() for row in rows):
         return None
     for name, file in other_sets(annotations.path).items():
@@ -117,8 +117,8 @@ def is_probability(value: Any) -> bool:
 def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, dict[int, int]]]:
     """Returns other readings of the category ids, each as (mistake, {id: correct id}); none if all ids are `known`.
 
-    A correct file with a background class or few classes can also allow such a reading, so a reading doesn't prove a
-    mistake (see cannot_be_as_written).
+    Such a reading doesn't prove a mistake: a correct file may also allow one if it has rows of a background class or
+    stray rows (see cannot_be_as_written).
     """
     used = {row["category_id"] for _, row in rows if is_id(row["category_id"])}
     if used <= set(known):

@@ -116,7 +116,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def load_results(path: Path, annotations: Annotations) -> Found:
-    """Returns the detections in a result file; warns if, according to its record, the file is for other annotations.
+    """Returns the detections in a result file; warns if the file's record names other annotations.
 
     Raises UserError if the detections can't be drawn or evaluated.
     """
@@ -154,7 +154,7 @@ def record_path(path: Path) -> Path:
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], str]:
-    """Returns the record of the result file `path` and "", or an empty record and why the record can't be used."""
+    """Returns (record, "") for the result file `path`, or ({}, reason) if its record can't be used."""
     beside = record_path(path)
     if not beside.exists():
         return {}, f"there is no {beside}"
@@ -186,7 +186,7 @@ def _other_annotations(record: dict[str, Any], annotations: Annotations) -> str 
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:
-    """Returns checked `rows` as JSON to submit, with only the four required keys: COCO infers the format from them."""
+    """Returns checked `rows` as JSON to submit, with only the four KEYS, from which COCO infers the type of result."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)
 
 
@@ -205,9 +205,9 @@ def read_zip(path: Path) -> tuple[str, bytes]:
 
 
 def write_zip(text: str, path: Path) -> None:
-    """Writes NAME.zip, which holds `text` as NAME.json, atomically. Raises UserError if writing fails.
+    """Atomically writes NAME.zip, with `text` in it as NAME.json. Raises UserError if writing fails.
 
-    Equal texts give equal bytes.
+    The same text under the same name always gives the same bytes.
     """
     member = zipfile.ZipInfo(f"{path.stem}.json", WRITTEN_AT)
     member.create_system, member.external_attr = 3, 0o644 << 16  # a plain file with the usual permissions on Unix

@@ -8,7 +8,7 @@ USUAL_THRESHOLD = 0.3  # used if no evaluation has determined a better threshold
 
 
 def above(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """Returns a bool mask, shaped like `scores`, of the scores that exceed the threshold, compared in float32.
+    """Returns a bool mask, shaped like `scores`: True where a score exceeds the threshold, both rounded to float32.
 
     `threshold` is a number for all scores, or an array with one for each. No score exceeds a threshold of NaN.
     """

@@ -70,7 +70,7 @@ class _Needs:
         return min(counts, key=lambda label: (self.totals[label], label), default=None)
 
     def neediest(self, counts: Counter[int]) -> int:
-        """Returns the part that lacks the most objects of the rarest class in `counts`; on a tie, the most images."""
+        """Returns the part lacking the most objects of the rarest class in `counts` or, on a tie, the most images."""
         rarest = self._rarest(counts)
         need = [
             (0.0 if rarest is None else objects[rarest], images)

@@ -75,7 +75,8 @@ class Examined(NamedTuple):
 def check_data(settings: CheckDataSettings) -> int:
     """Checks the data folder; returns the proof's exit code or, without a proof, 1 if there are mistakes and 0 if not.
 
-    The checks come first: if a finding alone would explain a failure, the proof stops before training.
+    The checks come first: if a single finding already explains why nothing can be learned, the proof stops before
+    training.
     """
     if settings.prove:
         require_weights(settings.weights, PROOF_DEPTH)
@@ -153,7 +154,7 @@ def tile_block(settings: CheckDataSettings, dataset: CocoDataset) -> list[str]:
 
 
 def reach_of(settings: CheckDataSettings, train: CocoDataset) -> tuple[float, str]:
-    """Returns the fraction of the objects without an anchor, and the flags that help most ("" if none help)."""
+    """Returns the fraction of objects that get no anchor, and the flags that reduce it most ("" if none do)."""
     setup = setup_of(settings)
     now = coverage(train, setup, most=MOST_MATCHED)
     options = remedies(train, setup, DEFAULT_LOSS, now)
@@ -295,7 +296,7 @@ def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[li
 
 
 def measured(setups: dict[str, AnchorSetup], dataset: CocoDataset, setup: AnchorSetup, now: Coverage) -> list[Remedy]:
-    """Measures the anchor coverage of each of `setups`, on about as many objects as `now` has."""
+    """Measures the anchor coverage of each of `setups`, on about as many objects as `now` was measured on."""
     most = len(now.matched)
     return [remedy_of(flags, dataset, setup, other, DEFAULT_LOSS, most) for flags, other in setups.items()]
 
@@ -310,7 +311,7 @@ def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:
 
 
 def most_frequent(classes: dict[int, str], counts: Sequence[Counts], most: int = 8) -> dict[int, str]:
-    """Returns the classes with the most objects in the first set, at most `most` of them."""
+    """Returns up to `most` classes: those with the most objects in the first set."""
     if len(classes) <= most:
         return classes
     order = sorted(classes, key=lambda category_id: -counts[0].class_objects.get(category_id, 0))

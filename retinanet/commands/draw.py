@@ -136,8 +136,8 @@ def save_grid(
 def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
     """Returns the set to draw, and the result file with its detections (None if detections are not drawn).
 
-    Without --set_name, the set is taken from the record or the name of the result file, or from the result files that
-    test.py has written.
+    Without --set_name, the set is taken from the record or the name of --pred_file. If --pred_file isn't given either,
+    it is the first of SETS for which test.py has written a result file.
     """
     file = settings.pred_file
     if file is None and not settings.vis_pred:

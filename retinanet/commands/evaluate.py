@@ -262,7 +262,7 @@ def report_on_file(settings: EvaluateSettings, path: Path) -> int:
 
 
 def exif_of_pictures(settings: EvaluateSettings, record: dict[str, Any]) -> str:
-    """Returns the --exif for the pictures of a report on a result file: as given, or else as recorded with the file."""
+    """Returns the --exif value for a report's pictures: as given, or else as recorded with the result file."""
     if settings.trained.exif or not record:
         return settings.trained.exif or UPRIGHT
     used = record[TEST_SETTINGS].get("exif")
@@ -270,7 +270,7 @@ def exif_of_pictures(settings: EvaluateSettings, record: dict[str, Any]) -> str:
 
 
 def white_level_of_pictures(record: dict[str, Any]) -> int:
-    """Returns the white level for the pictures of a report on a result file: the run's, if recorded with the file."""
+    """Returns the white level for a report's pictures: as recorded with the result file, or else the default."""
     level = record.get("settings", {}).get("white_level")
     return level if is_white_level(level) else WHITE_LEVEL
 

@@ -148,7 +148,7 @@ def load_exports_set(settings: ExportSettings, checkpoint: Checkpoint, set_name:
 
 
 def require_ap(settings: ExportSettings, dataset: CocoDataset) -> None:
-    """Raises UserError if the set has no objects, because then the AP that INT8 loses can't be measured."""
+    """Raises UserError if the set has no objects, because the loss of AP due to INT8 then can't be measured."""
     if not has_objects(dataset.annotations):
         raise UserError(
             f"{dataset.annotations.path}: has no objects, and --int8 measures the AP that the file loses. Choose "
@@ -212,7 +212,7 @@ def quantised_within_limit(
     """Returns the ONNX file quantised to INT8, with as many layers left in float as the AP limit requires.
 
     Logs each try, and a table that compares the checkpoint, the float file and the INT8 file. Returns None if the file
-    loses too much even with half of the layers in float.
+    loses too much AP even with half of the layers in float.
     """
     limit = detector.settings.quantisation.max_ap_loss
     drawn = np.random.default_rng(detector.settings.quantisation.seed).permutation(len(calibration_set))
@@ -256,7 +256,7 @@ def quantised_within_limit(
 
 
 def batches_of(dataset: CocoDataset, rows: Sequence[int]) -> Iterator[Batch]:
-    """Yields a batch for each image of the set whose index is in `rows`. Raises UserError if an image can't be read."""
+    """Yields the images with the indices `rows`, each as a batch. Raises UserError if an image can't be read."""
     for row in rows:
         yield collate([dataset.read(row)])
 
@@ -290,7 +290,7 @@ def form_lines(
     sizes: Sequence[str],
     dataset: CocoDataset,
 ) -> list[str]:
-    """Returns a table that compares the detector's forms: AP, errors at the checkpoint's threshold, size and speed."""
+    """Returns a table that compares the checkpoint and its files: AP, errors at its threshold, size and speed."""
     threshold = trained_of(detector.checkpoint).threshold
     rows = [["Form", "AP", "AP50", "Missed", "False positives", "Size", "Images/s"]]
     rates = images_per_second(detector, looks, dataset)

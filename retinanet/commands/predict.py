@@ -1,4 +1,4 @@
-"""Detects objects in images and videos; writes results as it goes, and annotation formats at the end."""
+"""Detects objects in images and videos; writes results as it goes, and annotation files at the end."""
 
 import sys
 from collections import deque
@@ -103,7 +103,7 @@ def predict(settings: PredictSettings) -> int:
 
 
 class Annotating:
-    """Collects the detections in images for the requested annotation formats, and writes them at the end."""
+    """Collects the detections in images, and writes them in the requested annotation formats at the end."""
 
     def __init__(self, kinds: Sequence[str], images: str, detector: Detector) -> None:
         self._kinds, self._how, self._detector = kinds, images, detector
@@ -135,7 +135,7 @@ class Annotating:
             self._images.append(labelled_image(source.path, name, size, detections, image_id))
 
     def write(self, folder: Path) -> list[str]:
-        """Writes each format to a separate folder in `folder`, and returns the names of these folders."""
+        """Writes the annotations in each format to a separate folder in `folder`; returns these folders' names."""
         if self._renamed:
             say(f"Note: images with another name in {self._formats}: {len(self._renamed)}, such as {self._renamed[0]}")
         names = []

@@ -145,7 +145,7 @@ def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
 
 
 def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, np.ndarray]:
-    """Checks the content, and drops faulty categories from it.
+    """Checks the content, replaces rotated boxes with the upright boxes around them, and drops faulty categories.
 
     Returns the annotations and their indices in the file's list, int64 [T].
     """
@@ -266,7 +266,7 @@ def _images(
     folder: Path,
     content: dict[str, Any],
 ) -> list[LabelledImage]:
-    """Returns the images with their boxes; if an image is missing, the message names the path expected in `folder`."""
+    """Returns the images with their boxes; a missing image is noted as a mistake that names its path in `folder`."""
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -89,9 +89,10 @@ def read_csv(reading: Reading) -> Labelled:
 
 
 def _set_names(reading: Reading, files: list[Path]) -> dict[Path, str]:
-    """Returns each file's set, recognised by the name of the file or of its folder; if unclear, named after the file.
+    """Returns each file's set, recognised by the name of the file or of its folder.
 
-    If there is only one file, and its set is unclear, the set is train.
+    A single file whose set is unclear is train. If any of several files has an unclear set, or the same set as another,
+    every set is named after its file.
     """
     told = {file: set_told_by(file) for file in files}
     if len(files) == 1 and None in told.values():
@@ -173,7 +174,7 @@ def _annotations(reading: Reading, path: Path, rows: list[Row]) -> Table:
 
 
 def _numbers_of_list(text: str, where: str) -> list[str]:
-    """Returns the four numbers in a text such as [12.0, 8.0, 20.0, 24.0], as strings; four empty strings if none."""
+    """Returns the four numbers in a text such as [12.0, 8.0, 20.0, 24.0] as strings, all empty if the text is empty."""
     words = re.split(r"[\s,;]+", text.strip("[]() ")) if text.strip("[]() ") else [""] * 4
     if len(words) != 4:
         raise DataFault("boxes without four numbers", f"{where}: bbox is {text!r}. Write [left, top, width, height].")
@@ -276,7 +277,7 @@ def _images(
 
 
 def _image(reading: Reading, path: Path, row: Row, finder: ImageFinder) -> Path:
-    """Returns the image that a row of the file `path` names; raises DataFault if there is none."""
+    """Returns the image named in a row of the file `path`; raises DataFault if there is no such image."""
     text = row.words[0]
     name = text.replace("\\", "/")
     if not reading.told.image_path:

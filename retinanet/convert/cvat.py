@@ -79,7 +79,7 @@ def _only_file(reading: Reading) -> Path:
 def _classes(root: Element) -> list[str]:
     """Returns the names of the labels in the order of the task, except unused labels of a type that has no box.
 
-    These include the points of a skeleton, which CVAT lists as separate labels.
+    The labels left out include the points of a skeleton, which CVAT lists as separate labels.
     """
     shapes = [shape for image in root.all("image") for shape in image.children if shape.name not in WITHOUT_BOX]
     used = {shape.attributes.get("label") for shape in shapes}

@@ -161,7 +161,7 @@ class _Correction:
         return image._replace(boxes=boxes, box_entries=entries)
 
     def _with(self, box: Box, parts: Parts) -> Box:
-        """Returns the box with the new `parts`."""
+        """Returns the box, with its class and sides replaced by any that are in `parts`."""
         if "category_id" in parts:
             box = box._replace(label=(self._labelled.category_ids or []).index(parts["category_id"]))
         left, top, width, height = parts.get("bbox", box[1:5])

@@ -63,7 +63,7 @@ def fitted(labelled: Labelled, kind: str, source: Path) -> Labelled:
 
 
 class _Changes:
-    """Counts the boxes that a format can't express as they are, and keeps the name of an example image."""
+    """Counts the boxes that a format can't express as they are, and notes an example image for each kind of change."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -98,7 +98,7 @@ def _list(value: Any) -> list[dict[str, Any]]:
 
 
 def _image(reading: Reading, data: Any, file: Path, where: str, finder: ImageFinder) -> Path:
-    """Returns a task's image: the value of the key `image` or else any value that looks like a path or URL."""
+    """Returns a task's image, named by the key `image` or else by any value that looks like a path or URL."""
     texts = [value for value in data.values() if is_text(value) and value] if isinstance(data, dict) else []
     texts = [text for text in texts if text == data.get("image")] or [
         text
@@ -132,7 +132,7 @@ def _shapes(result: dict[str, Any], size: tuple[int, int], where: str, left_out:
 
 
 def _sides(value: dict[str, Any], size: tuple[int, int], where: str) -> Sides:
-    """Returns a region's box in pixels; the region's numbers are percentages of the image."""
+    """Returns a region's box in pixels; Label Studio gives it in percent of the image's width and height."""
     scale_x, scale_y = (side / PERCENT for side in size)
     if "points" in value:
         return around_points(_points(value["points"], where, lambda x, y: (x * scale_x, y * scale_y)))

@@ -64,7 +64,7 @@ def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None
 
 
 def place_set(labelled: Labelled, folder: Path, images: str, layout: Layout) -> None:
-    """Places a dataset in `folder` after reading it back.
+    """Writes a dataset, reads it back, and only then moves it to `folder`.
 
     Raises UserError if the dataset that is read back differs from the one that was written. `images` says whether
     images are linked, copied or left out.
@@ -148,7 +148,7 @@ def _require_same(
 
 
 def _difference(image: LabelledImage, again: LabelledImage, kind: str) -> tuple[object, object] | None:
-    """Returns the first value that differs by more than the format's rounding, as written and as read back, or None."""
+    """Returns the first difference beyond the format's rounding, as (value written, value read back), or None."""
     size, size_again = (f"{each.width} x {each.height} pixels" for each in (image, again))
     if size != size_again:
         return size, size_again

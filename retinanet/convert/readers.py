@@ -26,7 +26,7 @@ READERS = {
 
 
 def read_dataset(source: Path, kind: str, told: ReadSettings | None = None) -> Labelled:
-    """Returns the dataset in `source`, which is in the format `kind`. Raises UserError if there is a mistake in it."""
+    """Returns the dataset in `source` (format `kind`). Raises UserError if it has a mistake that may not be skipped."""
     reading = Reading(source, told)
     labelled = read(reading, kind)
     reading.end()

@@ -161,8 +161,8 @@ def upright_boxes(labelled: Labelled, exif: str) -> tuple[Labelled, list[str]]:
 def read_otherwise(labelled: Labelled, reading: str, fail: Callable[[DataFault], None]) -> Labelled:
     """Returns the dataset with its boxes converted by the given `reading`; everything else stays as it is.
 
-    Even an annotated area stays, unless it is the area of the old box. `fail` is called for a box that has no area in
-    this reading; if `fail` returns, the box is left out.
+    Even an annotated area stays, unless it is the area of the old box. `fail` is called for a box that has an area
+    as given, but none in this reading; if `fail` returns, the box is left out.
     """
     if reading == AS_GIVEN:
         return labelled

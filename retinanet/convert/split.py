@@ -1,4 +1,4 @@
-"""Splits images at random, so that each set gets its fraction of every class and groups of images stay together."""
+"""Splits images at random: each set gets its fraction of every class, and groups of images stay together."""
 
 import sys
 from collections import Counter
@@ -26,8 +26,8 @@ def split(
     """Divides all images into train, val and, if there are three `shares`, test; `shares` are fractions of the images.
 
     Images of a group (see group_keys) stay together and, with `group_similar`, so do images that look alike. If several
-    images are the same file, only the first is used. Raises UserError if a set would be empty, or if an image can't be
-    read for the comparison.
+    images are the same file, only the first is used. Raises UserError if a set would be empty or,
+    with `group_similar`, if an image can't be read.
     """
     labelled, repeated = _each_file_once(labelled)
     names = [image.name for labelled_set in labelled.sets for image in labelled_set.images]

@@ -257,7 +257,7 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
 
 
 def _below_annotations(file: Path, root: Path) -> Path:
-    """Returns an annotation's path below the folder Annotations, or else below `root`, without its suffix."""
+    """Returns a file's path without its suffix, relative to the folder Annotations or, if there is none, to `root`."""
     relative = file.with_suffix("").relative_to(root)
     places = [number for number, part in enumerate(relative.parts[:-1]) if part.lower() == "annotations"]
     return Path(*relative.parts[places[0] + 1 :]) if places else relative

@@ -28,7 +28,7 @@ def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
 def with_entries(labelled: Labelled) -> tuple[Labelled, list[str]]:
     """Returns the dataset with COCO entries for all images and boxes, and notes about ids that had to change.
 
-    Entries that were read keep all their fields. Ids are renumbered only if two in a set are equal or one is missing.
+    Entries from a COCO file keep all their fields. Ids are renumbered only if two in a set are equal or one is missing.
     """
     category_ids = labelled.category_ids or list(range(1, len(labelled.class_names) + 1))
     pairs = zip(category_ids, labelled.class_names, strict=True)

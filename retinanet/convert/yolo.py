@@ -1,4 +1,4 @@
-"""Reads YOLO labels: a text file for each image, with a line per object, and a list of the classes."""
+"""Reads YOLO labels: a list of the classes, and a text file for each image, with a line per object."""
 
 import os
 import re
@@ -89,7 +89,7 @@ def _rows(reading: Reading, file: Path, labels: dict[int, int]) -> list[Row]:
 
 
 def _explain_others(reading: Reading) -> None:
-    """Records, for text files that weren't read, what they seem to be."""
+    """Records what the text files that weren't read seem to be."""
     stems = {path.stem for path in reading.images()}
     for file in reading.files(".txt"):
         if not reading.tree.is_read(file):
@@ -163,7 +163,7 @@ def _of_yaml(reading: Reading, file: Path) -> Layout:
 
 
 def _yaml(reading: Reading, file: Path) -> dict[str, Any]:
-    """Returns the content of a YAML file; all its values are text as written, so that a class may be called `no`."""
+    """Returns the content of a YAML file, with all values as strings, so that a class may be called `no`."""
     try:
         import yaml
     except ImportError:
@@ -344,10 +344,10 @@ def _images(
 
 
 def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
-    """Returns the folder whose path below --image_path is the longest possible ending of the path `text`.
+    """Returns the folder below --image_path that matches the longest possible ending of the path `text`.
 
-    Folders called images don't count. Without such a folder, returns --image_path if there is only one set, otherwise
-    None.
+    Parts of `text` called images are ignored. Without such a folder, returns --image_path if there is only one set,
+    otherwise None.
     """
     parts = [part for part in PureWindowsPath(text).parts if part.lower() != "images"]
     places = (top.joinpath(*parts[start:]) for start in range(len(parts)))
@@ -356,9 +356,9 @@ def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
 
 
 def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
-    """Resolves a path from a list or data.yaml; the path may have backslashes or begin with one folder too many.
+    """Resolves a path from a list or data.yaml; the path may have backslashes or a superfluous prefix.
 
-    Roboflow's paths begin with ../ and CVAT's with data/, although the folders are next to the file.
+    Such prefixes are ../ in Roboflow's exports and data/ in CVAT's, although the folders are next to the file.
     """
     path = text.replace("\\", "/")
     shorter = path
@@ -413,7 +413,7 @@ def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:
 
 
 def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple[Path, str]]:
-    """Returns each image once, with its name relative to its folder or, if names clash, to the common folder."""
+    """Returns each image once, with its path relative to its key in `folders` or, if any clash, to a common folder."""
     images: dict[str, tuple[Path, str]] = {}
     for folder, paths in folders.items():
         for path in paths:
@@ -428,8 +428,8 @@ def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple
 def _label_places(image: Path) -> list[Path]:
     """Returns the possible label files of an image, in the order in which to look for them.
 
-    In the first paths, one of the folders images/ in the image's path is replaced by labels/, beginning with the
-    innermost; the last path is next to the image.
+    In all paths but the last, one of the folders images/ in the image's path is replaced by labels/, beginning with the
+    innermost. The last path is next to the image.
     """
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part.lower() == "images"]
@@ -438,7 +438,7 @@ def _label_places(image: Path) -> list[Path]:
 
 
 def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | None]:
-    """Returns each image's label file, or None, found by the image's path or, failing that, by its file name.
+    """Finds each image's label file by the image's path or, failing that, by its file name; None if there is none.
 
     Files are found by name only with --image_path or in a Label Studio export. With --image_path, label files outside
     the dataset count only if no label file in the dataset has the name of an image.
@@ -482,7 +482,7 @@ def _plain_stem(path: Path) -> str:
 def _nearest(path: Path, others: Sequence[Path]) -> list[Path]:
     """Returns those of `others` that share the longest run of innermost folders with `path`.
 
-    Only those with the stem of `path` count, unless there are none.
+    If any of them have the same stem as `path`, only these are considered.
     """
     same = [other for other in others if other.stem == path.stem] or others
     shared = {other: num_shared(other.parent.parts[::-1], path.parent.parts[::-1]) for other in same}

@@ -50,7 +50,7 @@ def row_of(line: str, labels: dict[int, int], where: str) -> Row:
 
 
 def meaning_of(rows: Sequence[Row], points: Sequence[int] | None) -> str:
-    """Returns what rows longer than a box and a score hold: KEYPOINTS, OUTLINES or TRACKS; "" if there are none.
+    """Returns what rows with more than a box and a score contain: KEYPOINTS, OUTLINES or TRACKS; "" without such rows.
 
     `points` is kpt_shape: (keypoints, numbers per keypoint). Raises UserError, naming the flag that decides, if the
     rows are ambiguous.
@@ -85,7 +85,7 @@ def _may_be_track(numbers: Sequence[float]) -> bool:
 
 
 def _is_box_around(numbers: Sequence[float]) -> bool:
-    """Returns True if the first four numbers are a box inside the image and the others are points in that box."""
+    """Returns True if the first four numbers are a box inside the image and the rest are points in that box."""
     x, y, width, height = numbers[:4]
     if min(width, height) <= 0 or not all(
         -SLACK <= side <= 1 + SLACK for side in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)

@@ -152,7 +152,7 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
 def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Returns the largest IoU of each object with any anchor of the image or its tiles: float64 [n].
 
-    `corners` [n, 4] are the objects' boxes in images of the original `sizes` [n, 2].
+    `corners` [n, 4] are the objects' boxes in original pixels, and `sizes` [n, 2] the original sizes of their images.
     """
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
     return np.maximum(best_ious(boxes, setup.shapes), _ious_in_tiles(setup, corners, sizes))

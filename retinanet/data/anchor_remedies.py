@@ -69,7 +69,7 @@ def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
 def remedies(
     dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, now: Coverage, *, fixed_anchors: bool = False
 ) -> list[Remedy]:
-    """Returns settings, best first, that give clearly more objects an anchor than `setup`, whose coverage is `now`.
+    """Returns settings, best first, that give noticeably more objects an anchor than `setup`, whose coverage is `now`.
 
     Larger images come first, because, unlike smaller anchors, they also make objects easier to recognise. Of the
     image sizes, the smallest that achieves most of the best settings' gain is chosen; if none does, larger images are
@@ -133,7 +133,7 @@ def recommended(measured: Sequence[Remedy]) -> Remedy:
 
 
 def is_clear(other: Coverage, now: Coverage) -> bool:
-    """Returns True if `other` misses clearly fewer objects, overall or in a class that is mostly missed now."""
+    """Returns True if `other` misses noticeably fewer objects, overall or in a class that is mostly missed now."""
     missed = other.missed_by_class
     of_classes = [share - missed.get(label, share) for label, share in mostly_missed(now).items()]
     return max([now.missed - other.missed, *of_classes]) >= CLEAR_GAIN
@@ -146,7 +146,7 @@ def mostly_missed(now: Coverage) -> dict[int, float]:
 
 
 def _share_regained(now: Coverage, dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings) -> float:
-    """Returns the net gain of `setup`, objects regained minus objects lost, as a fraction of the missed objects."""
+    """Returns the net gain of `setup` (objects regained minus objects lost) as a fraction of the missed objects."""
     sizes = dataset.annotations.sizes[now.objects.images]
     num_reached = (ious_of(setup, now.objects.corners, sizes) >= loss.foreground_iou).sum()
     return float((num_reached - now.matched.sum()) / (~now.matched).sum())

@@ -27,9 +27,9 @@ def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tu
     """Applies the augmentations `names` to `sample`, with random numbers seeded by `key` (seed, epoch, index).
 
     `sample` has its original size if one of FROM_ORIGINAL is among the names, otherwise `size` (height, width); the
-    result always fits in `size`. Boxes keep their labels, including CROWD. Boxes that are cropped away, or have less
-    than a pixel left, are dropped. Colours change after the image has shrunk, which is cheaper, and before it gets a
-    border, so that the border keeps the mean colour, which normalises to about zero.
+    result always fits in `size`. Boxes keep their labels, including CROWD. Boxes that are cropped away, or become less
+    than a pixel wide or high, are dropped. Colours change after the image has shrunk, which is cheaper, and before it
+    gets a border, so that the border keeps the mean colour, which normalises to about zero.
     """
     height, width = sample.image.shape[1:]
     boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=(height, width))
@@ -57,7 +57,7 @@ def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
 
 
 def _jitter(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Resizes to `size` times a random scale, then crops the image at a random place if it exceeds `size`.
+    """Resizes the image to `size` times a random scale, then crops it at a random place if it exceeds `size`.
 
     v2.ScaleJitter would swap height and width, and it fails if a side is shorter than a pixel.
     """
@@ -99,7 +99,7 @@ def _distort(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _zoom_out(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Shrinks half of the images at random, each side to no less than a quarter, and pads them with the mean colour."""
+    """Shrinks an image with probability 0.5, each side to no less than a quarter, and pads it with the mean colour."""
     height, width = parts[0].shape[1:]
     return _resized(v2.RandomZoomOut(fill=FILL)(*parts), (height, width))
 

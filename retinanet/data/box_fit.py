@@ -1,8 +1,9 @@
-"""Scores how well the boxes of a set fit the pixels: in which reading do their sides lie on edges of the pictures?
+"""Scores how well a set's boxes fit the pixels: in which reading (see box_readings) do their sides lie on edges?
 
-A box that is read correctly has its sides on edges of its own picture, and not on edges of other pictures. So each box
-is scored in each reading, on its own picture and on a few others. z is the mean of paired differences divided by its
-standard error. In the latter, the boxes of an image count as one observation, because their errors are correlated.
+A box that is read correctly has its sides on edges in its own picture, and not on edges in other pictures. So each box
+is scored in each reading, on its own picture and on a few others. z is the mean of paired score differences divided
+by its standard error. For this error, the boxes of an image count as one observation, because their errors are
+correlated.
 """
 
 import re
@@ -89,7 +90,7 @@ class BoxFit:
         return image in self.others or any(len(self._rows(order.owners[image])) for order in self.orders)
 
     def look(self, image: int, edges: Edges) -> Looked:
-        """Scores an image's boxes against its `edges`. Threads may call this at the same time."""
+        """Scores boxes of this and other images on this image's `edges`. Threads may call this at the same time."""
         places = self._rows(image)
         other_places = np.concatenate([self._rows(other) for other in self.others.get(image, ())] or [places[:0]])
         every = np.concatenate([places, other_places])

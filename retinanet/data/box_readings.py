@@ -18,12 +18,12 @@ class Reading(NamedTuple):
 
 
 def read_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Returns COCO boxes [n, 4]: `boxes` read as `name` says, in images of `sizes` [n, 2] (height, width)."""
+    """Converts `boxes` in the reading `name` to COCO boxes [n, 4]; `sizes` [n, 2] are their images' (height, width)."""
     return READINGS[name].boxes(np.asarray(boxes, float).reshape(-1, 4), sizes)
 
 
 def orientation_reading(orientation: int) -> str:
-    """Returns the name of the reading that turns boxes of the stored pixels upright; "" if there is none."""
+    """Returns the name of the reading for boxes on pixels stored in this orientation; "" if there is none."""
     return OF_ORIENTATIONS.get(orientation, "")
 
 

@@ -71,7 +71,7 @@ class TrainingBatches(Dataset[Loaded]):
     def sample(
         self, epoch: int, index: int, side: int | None = None, window: Window | None = None
     ) -> Sample | BadImage:
-        """Returns the training sample of an image or a part of it, for a batch of images with the shorter side `side`.
+        """Returns the training sample of an image or a part of it, for a batch resized to a shorter side of `side`.
 
         `side` is by default the set's own. For `index`, see Draw.
         """

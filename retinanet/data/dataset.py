@@ -171,7 +171,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
     def read(self, index: int | Window, side: int | None = None) -> Sample:
-        """Returns the sample of an image, or of a part of it, with the shorter side `side`.
+        """Returns the sample of an image or a part of it, resized to a shorter side of `side` (None: the set's own).
 
         Raises UserError if the image file can't be read.
         """

@@ -1,4 +1,4 @@
-"""Measures how well the sides of boxes lie on the edges of a picture."""
+"""Measures how well the sides of boxes coincide with edges in a picture."""
 
 from typing import NamedTuple
 
@@ -51,10 +51,10 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
     Gradients are scaled so that their mean over the whole picture is about 1.
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side is measured inside the picture, at the
-    best place near it. A side outside the picture counts as having no gradient: boxes drawn by people and tools end at
-    the border, so a box that leaves its picture was probably read wrongly. A box without area has the score 0. A side
-    on the border, beyond which an object may continue, is left out; the score is NaN if fewer than LEAST_SIDES are
-    left.
+    nearby position with the largest mean gradient. A side outside the picture counts as having no gradient: boxes drawn
+    by people and tools end at the border, so a box that extends beyond its picture was probably misread. A box without
+    area has the score 0. A side on the border, beyond which an object may continue, is left out; the score is NaN if
+    fewer than LEAST_SIDES are left.
     """
     height, width = edges.size
     x1, y1, x2, y2 = (corners * [width, height, width, height]).T
@@ -90,7 +90,7 @@ def _sums(gradients: np.ndarray) -> np.ndarray:
 def _means(
     sums: np.ndarray, places: np.ndarray, starts: np.ndarray, ends: np.ndarray, extents: np.ndarray
 ) -> np.ndarray:
-    """Returns the largest mean gradient near the lines at `places` [2, n], from `starts` to `ends` [n]: [2, n].
+    """Returns the largest mean gradient near each line at `places` [2, n], from `starts` to `ends` [n]: [2, n].
 
     A line may be moved by up to SLACK times the extent of its box (`extents` [n]), or by a pixel if that is more. Lines
     on the border give NaN, and lines outside give 0.

@@ -95,7 +95,7 @@ def are_of_stored_pixels(annotations: Annotations, headers: Headers) -> np.ndarr
 
 
 def are_untold(annotations: Annotations, headers: Headers) -> np.ndarray:
-    """Marks the images whose EXIF orientation doesn't change their size: bool [N].
+    """Marks the images with an EXIF orientation other than 1 that doesn't change their size: bool [N].
 
     Their size can't show whether the boxes refer to the upright picture or to the stored pixels.
     """

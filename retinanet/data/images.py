@@ -122,7 +122,7 @@ def read_upright(
 def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
     """Returns the picture's pixels as uint8 [height, width, 3], turned upright according to its EXIF orientation.
 
-    Raises UserError for 16-bit colours if they have to be scaled, because Pillow keeps only their high bytes.
+    Raises UserError for 16-bit colours if `white_level` isn't the default, because Pillow keeps only their high bytes.
     """
     header = header_of(picture)
     if _needs_low_bytes(picture, header, white_level):
@@ -144,13 +144,13 @@ def brightest(path: Path) -> int:
 
 
 def read_header(path: str | Path) -> Header:
-    """Reads an image file's header; for decoding, see header_of. Raises UserError, naming the file, if that fails."""
+    """Reads an image file's header as header_of does. Raises UserError, naming the file, if the file can't be read."""
     with _opened(path, None, sys.maxsize) as picture:
         return header_of(picture, Path(path))
 
 
 def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
-    """Raises any error that `read_image` would raise because of the header of `path`; for decoding, see header_of."""
+    """Raises any error that `read_image` would raise because of the file's header, which is read as in header_of."""
     with _opened(path, size, max_pixels) as picture:
         _checked_turn(path, header_of(picture, Path(path)), size, UPRIGHT)
 

@@ -52,8 +52,8 @@ def require_reach(
 ) -> None:
     """Raises DataFault if no anchor of `shapes` has an IoU of at least `foreground_iou` with any object.
 
-    The objects are checked as in images resized to each shorter side in `sides` (by default, that of the set). With
-    `flip`, mirrored objects count too, because mirroring shifts objects relative to the anchors. With `tiles`, the
+    The objects are scaled as if their images were resized to each shorter side in `sides` (default: that of `dataset`).
+    With `flip`, mirrored objects count too, because mirroring shifts objects relative to the anchors. With `tiles`, the
     objects in the tiles of one epoch also count.
     """
     largest = 0.0
@@ -91,7 +91,7 @@ def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool, tiles
 
 
 def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:
-    """Returns warnings about boxes and classes in a training set that look wrong, given its val set."""
+    """Returns warnings about suspicious boxes and classes in a training set, and about classes that only `val` has."""
     annotations = dataset.annotations
     boxes, sizes = (
         values[dataset.is_learned] for values in (annotations.boxes, annotations.sizes[owners_of(annotations)])

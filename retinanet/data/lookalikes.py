@@ -1,4 +1,4 @@
-"""Records, in the user's cache folder, which images of one set look like images of another, according to check_data."""
+"""Stores check_data's results in the user's cache folder: which images of one set look like images of another."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ def known_lookalikes(dataset: CocoDataset, coco_path: Path, set_name: str) -> np
 
 
 def _entry(dataset: CocoDataset, fingerprint: str, folder: Path) -> Path | None:
-    """Returns the cache file for `dataset` and the other set with this `fingerprint` and image `folder`."""
+    """Returns the cache file for `dataset` and another set, given the other's `fingerprint` and image `folder`."""
     place, own = cache_folder(), dataset.annotations.fingerprint
     if not place or not own or not fingerprint:
         return None

@@ -31,7 +31,7 @@ class Shown(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """Describes a batch to read: epoch, images and size. An image's augmentation depends on the epoch and its index."""
+    """Describes a batch to read: epoch, images and size. An image's augmentation depends on its index and the epoch."""
 
     epoch: int
     indices: list[int]  # the k-th repeat of image or tile i is i + k * N, if the epoch shows N of them
@@ -67,8 +67,8 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     ) -> None:
         """Stores the settings.
 
-        `shown` describes every epoch, or is a function that describes a given epoch. `batch_size` is the number of
-        images per batch, and `train_sides` are the shorter sides to draw from.
+        `shown` is one description for all epochs, or a function that returns the description of a given epoch.
+        `batch_size` is the number of images per batch, and `train_sides` are the shorter sides to draw from.
         """
         self.always = shown if isinstance(shown, Shown) else None
         self.shown_in = lru_cache(maxsize=1)(shown) if callable(shown) else lambda _epoch: shown
@@ -140,14 +140,14 @@ def _windows(shown: Shown, indices: np.ndarray) -> list[Window] | None:
 
 
 def _repeated(order: np.ndarray, factors: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Returns the images in `order`, each repeated as often as its factor says, in a new random order."""
+    """Repeats each image of `order` as often as its factor says, and shuffles the result."""
     counts = drawn_counts(factors[order], draw.random())
     again = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 at first occurrence
     return draw.permutation(np.repeat(order, counts) + len(order) * again)
 
 
 def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
-    """Returns the LVIS repeat factors, that is, how often an epoch shows each image: float64 [N], at least 1.
+    """Returns each image's LVIS repeat factor, how often an epoch shows it on average: float64 [N], at least 1.
 
     An image has the factor of its rarest class (https://arxiv.org/abs/1908.03195), scaled by whole_sum. With a
     threshold of 0, returns None: each image appears once.
@@ -162,7 +162,7 @@ def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
 
 
 def class_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
-    """Returns the repeat factor max(1, sqrt(threshold / f)) of each class, where a fraction f of images has it: [C]."""
+    """Returns each class's repeat factor, max(1, sqrt(threshold / f)) if a fraction f of images has the class: [C]."""
     annotations, learned = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_classes = len(annotations.class_names)
     pairs = np.unique(owners_of_rows(annotations, learned) * num_classes + annotations.labels[learned])
@@ -189,7 +189,7 @@ def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
 
 
 def batches_of_equal_shape(shapes: np.ndarray, batch_size: int) -> list[list[int]]:
-    """Returns all indices of `shapes`, [N, 2] or [N, 2 x sides], in batches of exactly equal shape.
+    """Returns batches of indices into `shapes`, [N, 2] or [N, 2 x sides], such that shapes within a batch are equal.
 
     In evaluation, no image is then padded to the size of another, so detections don't depend on the rest of the batch.
     """

@@ -32,7 +32,7 @@ class Looks(NamedTuple):
 
 
 def looks_of(read: Callable[[int], np.ndarray], count: int, threads: int) -> Iterator[Looks]:
-    """Yields the Looks (n = 1) of `count` images, in order; `read` returns the image at an index.
+    """Yields the Looks (n = 1) of each of `count` images, in order; `read` returns the image at an index.
 
     Threads are enough, because Pillow releases the GIL.
     """
@@ -84,7 +84,7 @@ def groups_of(keys: Sequence[str], looks: Looks | None) -> np.ndarray:
 
 
 def groups_of_pairs(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Returns each item's group, int64 [count]: the lowest index that `pairs` connect it with, directly or not."""
+    """Returns each item's group, int64 [count]: the lowest index that `pairs` connect to it, directly or indirectly."""
     groups = np.arange(count)
     while len(pairs):
         least = np.minimum(groups[pairs[:, 0]], groups[pairs[:, 1]])
@@ -120,7 +120,7 @@ def _compared(looks: Looks, others: Looks) -> Iterator[tuple[np.ndarray, np.ndar
 
 
 def _likenesses(small: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the likeness of the most similar parts of each pair of small pictures: float32 [n].
+    """Returns, for each pair of small pictures, the likeness of their most similar parts: float32 [n].
 
     The pictures are compared twice, as they are and with the same contrast everywhere, and the lower likeness counts.
     Otherwise, any two pictures of a single object on similar backgrounds would look alike.

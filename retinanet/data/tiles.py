@@ -17,7 +17,7 @@ OBJECTS_AT_A_TIME = 2**16  # objects processed at once; handling all of them tog
 
 
 def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
-    """Returns the (top, left) corners of the tiles that cover an image of `size`; none if it is no larger than a tile.
+    """Returns the (top, left) corners of the tiles that cover an image of `size`; [] for one no larger than a tile.
 
     The tiles are evenly spaced. The last tile of each row and column ends at the image's border.
     """
@@ -108,7 +108,7 @@ def windows_of(grids: Grids) -> np.ndarray:
 
 
 def tile_targets(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visible: float) -> Iterator[TileTargets]:
-    """Yields, in chunks, each tile's targets: the objects with at least the fraction `min_visible` of their area in it.
+    """Yields, in chunks, each tile's targets: the objects of which the tile shows at least the fraction `min_visible`.
 
     `corners` [n, 4] are the boxes of the objects, in pixels of their `images` [n].
     """
@@ -137,9 +137,10 @@ def _firsts(counts: np.ndarray) -> np.ndarray:
 
 
 def _near_places(grids: Grids, images: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the tiles that may overlap objects with `corners` [n, 4]: the objects' indices and the tiles' places.
+    """Returns pairs of an object and a tile that may overlap: the objects' indices and the tiles' (row, column).
 
-    All tiles that overlap an object are among them. An object in an image without tiles has none.
+    The pairs include all that do overlap. An object in an image without tiles is in none. `corners` [n, 4] are the
+    objects' boxes.
     """
     side, step = grids.tiles.side, grids.tiles.step
     counts, offsets = grids.counts[images], grids.offsets[images]

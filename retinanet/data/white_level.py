@@ -1,4 +1,4 @@
-"""Measures how much of their range 16-bit pictures use."""
+"""Measures how much of the 16-bit range a set's pictures use."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class Range(NamedTuple):
 
     @property
     def is_far(self) -> bool:
-        """Returns True if another white level fits better: less than half of the range is used, or values exceed it."""
+        """Returns True if another white level fits better: at most half the range is used, or values lie outside it."""
         return not self.white_level / 2 < self.brightest <= self.white_level
 
     def text(self) -> str:

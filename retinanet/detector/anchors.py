@@ -56,5 +56,5 @@ def _grids_on(height: int, width: int, device: torch.device, shapes: AnchorShape
 
 
 def brought(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copies a CPU `tensor` to `device`; for a GPU, from pinned memory, because otherwise the host would wait."""
+    """Copies a CPU `tensor` to `device`. Copies to a GPU use pinned memory, because otherwise the host would wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

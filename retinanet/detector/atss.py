@@ -30,9 +30,9 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Anch
 
     On each level, an object's candidates are the anchors of the 9 cells nearest to its centre (ties: the first), or of
     all cells if the level has fewer. A candidate is foreground if its centre lies inside the object and its IoU with
-    the object is at least the mean plus the standard deviation of all candidates' IoUs. An anchor claimed by several
-    objects goes to the object with the largest IoU (ties: the first). Anchors that aren't foreground are background. An
-    object smaller than a cell may get no anchor.
+    the object is at least the mean plus the standard deviation of the IoUs of all the object's candidates. An anchor
+    claimed by several objects goes to the object with the largest IoU (ties: the first). Anchors that aren't foreground
+    are background. An object smaller than a cell may get no anchor.
     """
     num_images, most, _ = targets.boxes.shape
     per_cell = len(anchors) // sum(rows * columns for rows, columns in level_shapes(*size))

@@ -119,7 +119,7 @@ def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | n
 
 
 def start_convolutions(module: nn.Module) -> None:
-    """Draws He-normal weights (by fan-out) and zeroes biases: PyTorch's default weights train slowly on photographs."""
+    """Draws He-normal weights (by fan-out) and zeroes biases, because training from PyTorch's defaults is slow."""
     for convolution in module.modules():
         # Drawing on the meta device would import PyTorch's compiler, which takes 1.5 s.
         if isinstance(convolution, nn.Conv2d) and not convolution.weight.is_meta:

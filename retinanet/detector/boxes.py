@@ -49,9 +49,10 @@ def per_coordinate(values: Tensor) -> Tensor:
 
 
 def giou_loss(deltas: Tensor, target_deltas: Tensor) -> Tensor:
-    """Returns 1 - GIoU [...], from 0 to 2, of the boxes that the two deltas [..., 4] encode for the same anchor.
+    """Returns 1 - GIoU [...], 0 to 2, of the boxes that `deltas` and `target_deltas` [..., 4] encode for one anchor.
 
-    Shifting or scaling an axis doesn't change GIoU, so any anchor will do; this uses an anchor of side 1 at the origin.
+    Shifting or scaling an axis doesn't change GIoU, so any anchor will do; the code uses one of side 1 centred on the
+    origin.
     """
     (x1, y1, x2, y2), (left, top, right, bottom), shared, union = _overlap(deltas, target_deltas)
     around = (torch.maximum(x2, right) - torch.minimum(x1, left)) * (torch.maximum(y2, bottom) - torch.minimum(y1, top))
@@ -59,7 +60,7 @@ def giou_loss(deltas: Tensor, target_deltas: Tensor) -> Tensor:
 
 
 def iou_of_deltas(deltas: Tensor, target_deltas: Tensor) -> Tensor:
-    """Returns the IoU [...] of the boxes that the two deltas [..., 4] encode for the same anchor."""
+    """Returns the IoU [...] of the boxes that `deltas` and `target_deltas` [..., 4] encode for the same anchor."""
     _, _, shared, union = _overlap(deltas, target_deltas)
     return shared / union
 

@@ -136,7 +136,7 @@ def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_
 
 
 def survivors_at_once(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
-    """Does what survivors_by_image does, but calls NMS for several images at once; the host waits once per call.
+    """Does what survivors_by_image does, but for several images per NMS call, so that the host waits less often.
 
     The result is meaningless for candidates that are not `valid`.
     """

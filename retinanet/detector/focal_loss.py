@@ -12,8 +12,9 @@ TERMS_ON_CPU = 2**17  # terms computed at a time; this many fit in the cache
 class FocalLoss(torch.autograd.Function):
     """Computes the loss and its gradient together, part by part, in a few passes over the logits instead of twenty.
 
-    Nearly all of the [B, A, C] terms are background terms. So every logit first gets a background term; at the class of
-    each foreground anchor, a foreground term then replaces it. This avoids one-hot targets and halves the arithmetic.
+    Nearly all of the [B, A, C] terms are background terms. So every logit first gets a background term, which a
+    foreground term then replaces for each foreground anchor's class. This avoids one-hot targets and halves the
+    arithmetic.
     """
 
     @staticmethod

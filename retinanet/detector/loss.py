@@ -19,7 +19,7 @@ class Assignment(NamedTuple):
     """The targets and weights of a batch's anchors. Of the B * A anchors, the R that can be foreground are called rows.
 
     The anchors themselves aren't stored, because the losses need only the deltas: shifting or scaling an axis doesn't
-    change them. (DIoU and CIoU losses would change, so they would need the anchors of the rows.)
+    change the losses. (DIoU and CIoU losses would change, so they would need the anchors of the rows.)
     """
 
     weights: Tensor  # [B, A], for classification: 1 / (foreground anchors of the image * B), 0 if ignored
@@ -45,7 +45,7 @@ def detection_loss(
     foreground anchors, of the smooth L1 loss (quadratic below `beta` and averaged over the 4 deltas) or of 2 x (1 -
     GIoU). With an IoU branch, the regression loss also includes the cross-entropy between the predicted IoU and the IoU
     of the predicted box with the object; no gradient flows through the latter. Both losses are averaged over the batch.
-    An image without objects is all background, and its regression loss is 0.
+    In an image without objects, no anchor is foreground, and the regression loss is 0.
     """
     sparse = anchors.device.type == "cpu"
     assignment = assign_targets(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse, size=size)

@@ -101,7 +101,7 @@ class Downsampling(nn.Conv2d):
 
 
 class Head(nn.Module):
-    """A head that all levels share: a tower of convolutions and a convolution that at first outputs `bias` everywhere.
+    """A head that all levels share: a tower of convolutions, then one that outputs `bias` everywhere before training.
 
     With `norm` "group", group normalisation (https://arxiv.org/abs/1803.08494) follows each convolution of the tower.
     These convolutions then have no bias.

@@ -52,7 +52,7 @@ def _levels_and_logits(model: RetinaNet, images: Tensor) -> tuple[list[Tensor], 
 
 
 def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool = False) -> Tensor:
-    """Returns deltas [B, A, 4 or 5]: the output of `head` at and around anchors `rows` (indices into B * A), else 0.
+    """Returns deltas [B, A, 4 or 5]: the output of `head` around anchors `rows` (indices into B * A), and 0 elsewhere.
 
     `levels` are the pyramid levels, each [B, channels, h, w]. The head runs in one window per image and level or, with
     `split`, per cluster of `rows`. It always runs at the last anchor of the first image, too, because the optimiser

@@ -20,7 +20,7 @@ LEAST_IMAGES = 5  # a set or class with objects in fewer images gets no interval
 
 
 class WorkingPoint(NamedTuple):
-    """Holds the score threshold with the best F1 at IoU 0.5, and its metrics; all are NaN without a true positive.
+    """Holds the score threshold with the best F1 at IoU 0.5, and its metrics; all four NaN if no true positive exists.
 
     The threshold lies just below the score of a detection.
     """
@@ -43,7 +43,10 @@ class ClassNumbers(NamedTuple):
 
     @property
     def is_never_found(self) -> bool:
-        """Returns True for a class with objects, no hit at the overall best threshold and F1 always below USEFUL_F1."""
+        """Returns True if the class has objects but is hardly ever found.
+
+        That is, it has no hit at the overall best threshold, and its F1 is below USEFUL_F1 at every threshold.
+        """
         return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 
@@ -142,7 +145,10 @@ def is_taken(analysis: Analysis) -> np.ndarray:
 
 
 def image_counts(analysis: Analysis, annotations: Annotations, iou: int = 0) -> Counts:
-    """Counts the detections above the best threshold in each image, at the IoU with index `iou` (0: IoU 0.5)."""
+    """Counts true positives, false positives and misses by image, at the best threshold.
+
+    `iou` is the index of the IoU threshold (0: IoU 0.5).
+    """
     return count_by_image(is_taken(analysis), analysis.found, analysis.matches, annotations, iou)
 
 

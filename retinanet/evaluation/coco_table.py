@@ -40,7 +40,7 @@ class CocoTable(NamedTuple):
 
 
 def require_backend(backend: str) -> None:
-    """Raises UserError unless `backend` is one of BACKENDS and installed. Call this before slow work for a table."""
+    """Raises UserError unless `backend` is one of BACKENDS and installed. Call this before starting slow work."""
     if backend not in installed_backends():
         raise UserError(
             f"The COCO table needs {' or '.join(BACKENDS)}, and neither is installed. Run pip install pycocotools."

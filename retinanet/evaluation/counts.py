@@ -38,7 +38,7 @@ class Counts(NamedTuple):
 
     @property
     def f1(self) -> np.ndarray:
-        """Returns the F1 of each group [G]; NaN with neither objects nor detections."""
+        """Returns the F1 of each group [G]; NaN for a group with neither objects nor detections."""
         return _shares(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.misses)
 
     def total(self) -> "Counts":
@@ -64,7 +64,7 @@ def count_at(
     threshold: float,
     class_thresholds: np.ndarray | None = None,
 ) -> ThresholdCounts:
-    """Counts the detections above `threshold`, or above the `class_thresholds` [C] of their classes.
+    """Counts the detections above `threshold` or, if given, above their classes' `class_thresholds` [C].
 
     The confusion matrix, in which a detection may match an object of any class, always uses the common `threshold`. The
     kind of an error doesn't depend on thresholds.
@@ -108,7 +108,10 @@ def _count_by(
     object_groups: np.ndarray,
     num_groups: int,
 ) -> Counts:
-    """Counts by group, given each detection's group (`groups` [D]) and each non-crowd object's (`object_groups`)."""
+    """Counts true positives, false positives and misses by group.
+
+    `groups` [D] holds the group of each detection, and `object_groups` that of each non-crowd object.
+    """
     hits, ignored = matches.hits[iou], matches.ignored[iou]
     num_objects = np.bincount(object_groups, minlength=num_groups)
     true_positives = np.bincount(groups[taken & hits], minlength=num_groups)

@@ -1,4 +1,4 @@
-"""Detects objects in images in memory and, optionally, in their tiles; NMS runs once on all candidates of an image."""
+"""Detects objects in loaded images and, optionally, in their tiles, with one NMS over all candidates of an image."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class Merged(NamedTuple):
 def detect_images(look: Look, images: Sequence[Tensor], looks: Looks, device: torch.device) -> Found:
     """Returns the detections in uint8 `images` [3, h, w], by image and descending score.
 
-    The detections are the same as in test.py, because the images of a batch have equal padded shapes.
+    Only images of equal padded shape share a batch, so that the detections are the same as in test.py.
     """
     merged = look_at(look, images, looks, device)
     if looks.views.tiles:

@@ -16,7 +16,7 @@ IMAGES_IN_BLOCK, PAIRS_IN_BLOCK = 256, 2**21  # a pair is a detection and an ann
 
 
 class DetectionMatches(NamedTuple):
-    """Holds the objects that D detections match, each as an index into the set's annotations, or -1 for none."""
+    """Holds what D detections match; an object is an index into the set's annotations, or -1 for none."""
 
     hits: np.ndarray  # bool [10, D], true positives at each IoU: detections that match an object of their class
     ignored: np.ndarray  # bool [10, D], detections that match only a crowd of their class, so they don't count
@@ -104,7 +104,10 @@ def ranked_classes(
 
 
 def _by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Returns each class's indices into `labels` [n], ascending; a single sort serves all classes, even thousands."""
+    """Returns, for each class, the ascending indices at which it occurs in `labels` [n].
+
+    A single sort keeps this fast even with thousands of classes.
+    """
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))
 

@@ -1,4 +1,4 @@
-"""Finds regions that may contain an object in the images of a set, and the regions' scores for all classes."""
+"""Finds, in each image of a set, the regions that may contain an object, with their scores for all classes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

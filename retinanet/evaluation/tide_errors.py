@@ -32,10 +32,10 @@ class Lost(NamedTuple):
 
 
 def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
-    """Assigns each false positive at IoU 0.5 to the first error type that fits.
+    """Assigns each false positive at IoU 0.5 to the first error type that fits, in TIDE's order.
 
-    As in TIDE 1.0.1, a detection in a crowd is ignored unless it could be fixed to match an object that no detection
-    matches; it then counts as an error.
+    As in TIDE 1.0.1, a detection in a crowd counts as an error if correcting its class or box would make it match an
+    object that no detection matches; otherwise, it is ignored.
     """
     near_own = (matches.own_iou >= TIDE_BACKGROUND_IOU) & (matches.own_iou <= HIT_IOU)
     near_other = matches.other_iou >= HIT_IOU

@@ -64,7 +64,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def move_earlier_files(folder: Path, earlier: Sequence[Path]) -> Path:
-    """Moves the `earlier` files and their record to the first free folder before_{k}/ in `folder`; returns that path.
+    """Moves the `earlier` files and their record to the first free folder before_{k}/ in `folder`; returns that folder.
 
     Folders that become empty are removed. If a file can't be moved, all files are moved back, and UserError is raised.
     """

@@ -48,8 +48,8 @@ class Trained(NamedTuple):
     def tiles(self, tile: int | None, overlap: float | None) -> Tiles | None:
         """Returns the tile settings for detection; None if there are no tiles.
 
-        An argument of None stands for the run's own value; a `tile` of 0 turns tiles off. Raises UserError if an
-        `overlap` is given, but there are no tiles.
+        An argument of None stands for the run's own value; a `tile` of 0 turns tiles off. Raises UserError if
+        `overlap` is given without tiles.
         """
         side = self.tile if tile is None else tile
         if not side:

@@ -89,7 +89,7 @@ class Outputs:
         self.crop(name, image, detections)
 
     def crop(self, name: str, image: Tensor, detections: Found) -> None:
-        """Writes a picture of each detection to a folder named after its class, if crops are requested."""
+        """If crops are requested, writes a crop of each detection to a folder named after its class."""
         if CROPS not in self.save:
             return
         height, width = image.shape[1:]
@@ -120,7 +120,7 @@ class Outputs:
         return str(free)
 
     def _place(self, path: Path) -> Path:
-        """Numbers `path` if it exists, creates the folders above it, adds it to the record, and returns it."""
+        """Returns free_path(path), after creating the folders above it and adding it to the record."""
         with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             path.parent.mkdir(parents=True, exist_ok=True)
             free = free_path(path)

@@ -29,7 +29,7 @@ class Runner(NamedTuple):
 def onnx_runner(file: Path | bytes, device_name: str) -> Runner:
     """Returns the runner of an ONNX file, given as a path or as bytes.
 
-    Raises UserError if onnxruntime or the device is missing; for damaged bytes, onnxruntime can raise almost anything.
+    Raises UserError if onnxruntime or the device is missing; a damaged file can make onnxruntime raise almost anything.
     """
     library = _onnxruntime()
     session = library.InferenceSession(file, providers=_providers(library, device_name))
@@ -100,7 +100,7 @@ def openvino_runner(file: Any, device_name: str, precision: torch.dtype = torch.
 
 
 def openvino_library() -> ModuleType:
-    """Returns the package openvino. Raises UserError if it is missing."""
+    """Returns the openvino package. Raises UserError if it is missing."""
     try:
         import openvino
     except ImportError:

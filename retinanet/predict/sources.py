@@ -26,7 +26,7 @@ class SourceFile(NamedTuple):
 def find_sources(sources: Sequence[str], leave_out: Path, tree: Tree | None = None) -> list[SourceFile]:
     """Returns the files that `sources` name, in the order of the sources; files of a folder are sorted.
 
-    A file that is found several times, such as by a glob that also matches its folder, is returned once. Folders and
+    A file found several times, for example because a glob also matches its folder, is returned once. Folders and
     globs don't yield files from the folder `leave_out`, unless the source itself lies in that folder. `tree` lists the
     files in the folders and records which of them are left out. Raises UserError if no image or video is found for a
     source.

@@ -1,4 +1,4 @@
-"""Draws images as a run trains on them: augmented, at the size of their batch."""
+"""Draws images as a run trains on them: augmented and resized as in their batches."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ NUM_EPOCHS = 3
 
 
 class Place(NamedTuple):
-    """An image or a tile in a batch that a run reads."""
+    """Identifies an image or a tile by its place in a training batch."""
 
     draw: Draw
     number: int  # in the batch
@@ -41,7 +41,7 @@ def places_of_epochs(sampler: AspectRatioBasedSampler, images: list[int]) -> lis
 
 
 def augmented_panel(batches: TrainingBatches, place: Place) -> Panel:
-    """Returns a panel of an image or a tile as augmented in its batch. Raises UserError if it can't be read."""
+    """Returns a panel of an image or a tile as augmented in its batch. Raises UserError if the image can't be read."""
     draw, number = place
     window = draw.windows[number] if draw.windows else None
     sample = batches.sample(draw.epoch, draw.indices[number], draw.side, window)

@@ -27,8 +27,8 @@ class SettingDifference(NamedTuple):
 def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingDifference]:
     """Returns the differences between the records of two result files.
 
-    If a run was made by a version without some flag, earlier_settings supplies the value that this version implicitly
-    used.
+    If a run was made by an earlier version that lacked a flag, earlier_settings supplies the value that the earlier
+    version used implicitly.
     """
     plain = [record[SETTINGS_KEYS[0]] for record in (a, b)]
     trained = [earlier_settings(str(values.get("weights"))) | values for values in plain]

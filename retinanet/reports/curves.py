@@ -172,7 +172,7 @@ def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
 
 
 def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndarray, suggested: float | None) -> Figure:
-    """Plots loss against learning rate and marks the suggested rate; `medians` are over a sliding window of steps."""
+    """Plots the loss and its sliding `medians` against the learning rate, and marks the suggested rate."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
     axis.plot(rates, losses, color="#c0c0c0", linewidth=0.8, label="loss of a step")

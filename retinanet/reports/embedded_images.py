@@ -59,7 +59,7 @@ def telling_order(analyses: Sequence[Analysis], annotations: Annotations) -> np.
 def pictures_of(dataset: CocoDataset, order: np.ndarray, how: str, megabytes: float, folder: Path) -> Pictures:
     """Returns the pictures of a set for a page in `folder`; `how` is EMBED or LINK.
 
-    Pictures are embedded in the order of the image indices in `order`, until the JPEGs take `megabytes`.
+    With EMBED, images are embedded in the `order` given (as indices) until the JPEGs total `megabytes`.
     """
     left_out = f"not embedded: the limit --report_mb {megabytes:g} was reached"
     pictures = Pictures([None] * len(dataset), [left_out] * len(dataset))
@@ -101,7 +101,7 @@ def _link_to(path: Path, folder: Path) -> str:
 
 
 def _embed(pictures: Pictures, dataset: CocoDataset, images: Sequence[int], limit: int) -> None:
-    """Embeds JPEGs of the `images` until they take `limit` bytes.
+    """Embeds the `images` as JPEGs until these total `limit` bytes.
 
     The JPEGs are LARGE until SHARE_OF_LARGE of the limit is used. After that, they stay LARGE only as long as all
     remaining images are likely to fit, judging by the sizes so far.

@@ -39,7 +39,10 @@ def give_fonts(figure: "Figure") -> None:
 
 
 def font_file(letters: str) -> str:
-    """Returns a font file for `letters`: matplotlib's own or, if it lacks some, the system font with most of these."""
+    """Returns one font file for `letters`.
+
+    It is matplotlib's own or, if that lacks any of them, the system font that has the most of the missing letters.
+    """
     default, *others = _files_for(frozenset(letters))
     return max(others, key=lambda file: len(_letters_of(file) & set(letters) - _letters_of(default)), default=default)
 

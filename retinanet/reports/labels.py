@@ -43,9 +43,9 @@ def text_colour(background: str) -> str:
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
     """Returns the top-left corners [N, 2] of the labels of `boxes` [N, 4] in an image of the given `width`.
 
-    Boxes are (left, top, width, height); `sizes` [N, 2] are the labels' (width, height). Each label gets the
-    position at the top or bottom edge of its box where it covers the least of boxes and earlier labels. Labels may
-    extend past the image's top and bottom, but not past its sides.
+    Boxes are (left, top, width, height); `sizes` [N, 2] are the labels' (width, height). Each label is at the top or
+    bottom edge of its box, in the position that overlaps boxes and earlier labels the least. Labels may extend past the
+    image's top and bottom, but not past its sides.
     """
     places = np.zeros((len(boxes), 2))
     for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
@@ -61,9 +61,9 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
 
 
 def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Returns 8 places for a label, [8, 2]: above and below the box (aligned left, right or centred), then 2 inside.
+    """Returns 8 positions for a label, [8, 2]: above and below the box (aligned left, right or centred), then 2 inside.
 
-    The order matters: place_labels uses the first of equally good places.
+    The order matters: place_labels uses the first of equally good positions.
     """
     left, top, right, bottom = corners_of(box)
     above, below = top - size[1], bottom

@@ -34,7 +34,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # a terminal's colours and curs
 
 
 class Point(NamedTuple):
-    """Holds the numbers of a log line with losses."""
+    """Holds the numbers in a log line that reports losses."""
 
     epoch: int  # counted from 0
     iteration: int

@@ -40,7 +40,7 @@ def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
 
 
 def _by_setting(logs: Sequence[RunLog]) -> list[list[int]]:
-    """Groups the rows of `logs` that differ only in their seed and in the name of their output folder."""
+    """Returns groups of indices into `logs`; the logs of a group differ only in seed and output folder name."""
     groups: dict[object, list[int]] = {}
     for row, log in enumerate(logs):
         kind = "train" if log.has_losses else parse_name(log.path.name).kind
@@ -68,7 +68,7 @@ def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
 
 
 def _mean_row(logs: Sequence[RunLog], flags: Sequence[str]) -> tuple[str, ...]:
-    """Returns the row of the means over the seeds, each with its standard deviation."""
+    """Returns the table row of the means over the seeds, with their standard deviations."""
     settings = logs[0].settings | {"seed": [log.settings.get("seed") for log in logs]}
     columns = zip(*map(_results, logs), strict=True)
     results = [_mean(text, values) for text, values in zip(TEXTS, columns, strict=True)]
@@ -116,7 +116,7 @@ def _results(log: RunLog) -> tuple[float | None, ...]:
 
 
 def _aps(log: RunLog) -> dict[int, float]:
-    """Returns the AP of each evaluation whose epoch is known."""
+    """Returns AP by epoch, for the evaluations whose epoch and AP are known."""
     return {epoch: numbers[AP] for epoch, numbers in log.tables.items() if epoch is not None and numbers[AP] >= 0}
 
 

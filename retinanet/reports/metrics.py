@@ -30,7 +30,7 @@ def json_text(numbers: dict[str, Any]) -> str:
 
 
 def write_json(path: Path, numbers: dict[str, Any]) -> None:
-    """Writes the file of --json atomically. Raises UserError if that fails."""
+    """Writes the --json file atomically. Raises UserError if that fails."""
     with file_error_explained(path, "can't be written", "Choose another --json."):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:
@@ -150,7 +150,7 @@ def none_of_nan(number: float) -> float | None:
 
 
 def _counts(confusion: Confusion) -> dict[str, Any]:
-    """Returns the confusion table, with a row for each true class.
+    """Returns the confusion table, with a row for each true class and a last one for the background.
 
     With more than MOST_IN_TABLE classes, it instead returns [row, column, count] for each pair that occurs.
     """

@@ -38,9 +38,9 @@ def page_data(
     comparison: Comparison | None = None,
     suspects: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns the data of a page on one run, or on two runs of the same set, in the form that page/data.js reads.
+    """Returns the data for a page about one run, or two runs on the same set, in the form that page/data.js reads.
 
-    Without `pictures`, the page draws only boxes. Arrays become the base64 text of their bytes.
+    Without `pictures`, the page draws only boxes. Arrays are encoded in base64.
     """
     num_images = len(annotations.image_ids)
     return {

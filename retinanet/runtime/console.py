@@ -20,7 +20,7 @@ LINE_TIME = "%Y-%m-%d %H:%M:%S "  # the start of a line with --log_time
 
 
 def run_command(read_flags: Callable[[], Any], name: str) -> None:
-    """Runs the command `name` with the settings that `read_flags` returns, and exits with its code (see run).
+    """Runs the command `name` with the settings from `read_flags`, and exits with the command's exit code (see run).
 
     The command is imported after the flags are read, because importing PyTorch takes seconds.
     """
@@ -80,7 +80,7 @@ def _name_of_script() -> str:
 
 
 def _exit(code: int) -> NoReturn:
-    """Exits with `code`. A rank skips the interpreter's clean-up, in which NCCL may abort or wait for another rank."""
+    """Exits with `code`. Under torchrun, skips Python's clean-up, in which NCCL may abort or wait for other ranks."""
     distributed = sys.modules.get("torch.distributed")  # not imported here: --help would have to wait for PyTorch
     if distributed and distributed.is_available() and distributed.is_initialized():
         sys.stdout.flush()
@@ -94,7 +94,7 @@ def _rank() -> int:
 
 
 def say(*lines: str, on_terminal: Sequence[str] | None = None) -> None:
-    """On rank 0, prints lines to stdout and the log and flushes them, never in the middle of a progress bar.
+    """On rank 0, prints and flushes lines to stdout, above any progress bar, and to the log.
 
     On a terminal, stdout shows `on_terminal` instead, if it is given; the log always gets `lines`. Each argument
     becomes one line, whatever it contains: a name from a file may contain line feeds and escape sequences. Characters

@@ -27,7 +27,7 @@ def find_device(name: str) -> torch.device:
     """Returns the device called `name`: cpu, cuda or cuda:N; auto is the GPU if there is one, otherwise the CPU.
 
     Under torchrun, cuda is the GPU whose number is this process's local rank. Raises UserError if PyTorch doesn't find
-    the device.
+    the device, or for cuda:N if torchrun started several processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -53,7 +53,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
     On a GPU, float32 means TF32 in convolutions (PyTorch's default) and in matrix products: the range of float32, a
     10-bit mantissa, and several times the speed. Call this at the start of a program, because it also makes `device`
-    the current GPU. Raises UserError if the device doesn't support the dtype.
+    the current GPU. Raises UserError for float16 on a CPU.
     """
     if device.type == "cuda" and device.index is not None:
         # Events, pinned memory and Triton use the current GPU; on the wrong GPU, their context would take 0.5 GB.
@@ -98,7 +98,7 @@ def bfloat16_speed() -> float:
 
 
 def make_deterministic() -> None:
-    """Makes a GPU's results bitwise reproducible, as a CPU's are anyway.
+    """Makes GPU results bitwise reproducible, as CPU results already are.
 
     Operations without a deterministic implementation print a warning. Call this before the process uses a GPU.
     """
@@ -110,7 +110,7 @@ def make_deterministic() -> None:
 
 @contextmanager
 def searching_algorithms(enabled: bool) -> Iterator[None]:
-    """Inside the block, cuDNN searches for its fastest algorithms if `enabled`, which takes seconds per new shape."""
+    """If `enabled`, cuDNN searches for its fastest algorithms inside the block; this takes seconds per input shape."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = enabled
     try:
@@ -139,7 +139,7 @@ def lacking_for_compilation(device: torch.device) -> str | None:
 
 
 def num_workers(asked: int | None, device: torch.device) -> int:
-    """Returns the number of loader processes: `asked` or, if that is None, up to 8 for a GPU and 1 for a CPU."""
+    """Returns the number of loader processes: `asked` or, if None, one per core up to 8 for a GPU, and 1 for a CPU."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -147,7 +147,7 @@ def num_workers(asked: int | None, device: torch.device) -> int:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Returns the peak memory in bytes: allocated on the GPU, or resident in this process on a CPU."""
+    """Returns the peak memory use in bytes: allocated on the GPU or, for a CPU, resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -178,13 +178,13 @@ def cpu_vendor() -> str:
 
 
 def cpu_features() -> list[str]:
-    """Returns which of CPU_FEATURES the CPU has; none if the system doesn't report them."""
+    """Returns those of CPU_FEATURES that the CPU has, or an empty list if the system doesn't report them."""
     flags = {flag for line in _cpu_lines("flags") for flag in line.split()}
     return [name for name in CPU_FEATURES if name in flags]
 
 
 def _cpu_lines(key: str) -> list[str]:
-    """Returns the values of `key` in /proc/cpuinfo; none if the system isn't Linux."""
+    """Returns the values of `key` in /proc/cpuinfo, or an empty list if there is no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Defines the exceptions that end a run early; the scripts turn each into one message and an exit code."""
+"""Defines the exceptions that end a run early; the scripts turn each into an exit code and at most one message."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def either(*remedies: str) -> str:
 
 
 class UserError(ValueError):
-    """Reports a mistake that the user can fix; its message names the file, the fault and the fix.
+    """Reports a mistake that the user can fix; the message names the file or flag, the fault and the fix.
 
     The scripts print the message without a traceback and exit with code 2. Any exception not defined in this file
     counts as a bug, with a traceback and exit code 1, except an OSError that names a file (code 2) and a

@@ -20,8 +20,8 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
     Until then, the file has another name in the same folder, so that after a crash, a full disk or a power cut, `path`
     is either the old file or the new one. Concurrent writers don't disturb each other, and the last one wins. With
-    `previous`, the old file is first moved to that name, so that for a moment no file is called `path`. Raises OSError
-    if writing fails.
+    `previous`, the old file is first moved to that name, so for a moment there is no file at `path`. Raises OSError if
+    writing fails.
     """
     path = Path(path)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -42,7 +42,7 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Removes unfinished copies of files that match `pattern`, left in `folder` by killed writers. Raises OSError."""
+    """Removes killed writers' unfinished copies of files matching `pattern` in `folder`. Raises OSError on failure."""
     for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # earlier versions used the second ending
         for path in folder.glob(pattern + ending):
             path.unlink()

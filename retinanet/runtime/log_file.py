@@ -56,7 +56,7 @@ def make_name(name: LogName) -> str:
 
 
 def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
-    """Returns the name of a run with these settings, without its number."""
+    """Returns the log name, without a number, of a run with the given `settings`."""
     whole = {name: settings.get(name) for name in ("depth", "seed", "epochs")}
     rate = settings.get("learning_rate")
     return LogName(
@@ -72,7 +72,7 @@ def next_number(folder: Path) -> int:
 
 
 def rate_text(rate: float) -> str:
-    """Returns the shortest text for exactly this rate, such as 1e-4, 2.5e-4, 1e-2 or 0.1."""
+    """Returns the shortest text that represents `rate` exactly, such as 1e-4, 2.5e-4, 1e-2 or 0.1."""
     digits = Decimal(repr(rate)).normalize()
     return min(f"{digits:e}".replace("+", ""), f"{digits:f}", key=len)
 
@@ -104,7 +104,7 @@ class LogFile:
 
     @contextmanager
     def opened(self, name: LogName) -> Iterator[None]:
-        """Creates the file, with the next number in its folder, and removes it again if the block raises.
+        """Creates the log file with the next number in the folder, and removes the file if the block raises.
 
         Raises UserError if the file can't be written.
         """

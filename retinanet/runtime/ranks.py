@@ -77,7 +77,7 @@ class Ranks(NamedTuple):
             self.wait()
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """Returns the result of `make` on all ranks; only rank 0 calls `make`."""
+        """Calls `make` on rank 0 only, and returns its result on every rank."""
         if self.size == 1:
             return make()
         box = [make() if self.is_first else None]
@@ -133,7 +133,7 @@ def num_restarts() -> int:
 
 
 def num_local_ranks(ranks: Ranks) -> int:
-    """Returns how many `ranks` torchrun says are on this machine or, if it doesn't say, how many there are."""
+    """Returns the number of ranks on this machine according to torchrun or, if unknown, the number of all `ranks`."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
 
 
@@ -166,7 +166,7 @@ def join(device: torch.device, timeout: float) -> Ranks:
 
 
 def _store(rank: int, size: int) -> dist.Store:
-    """Returns the store through which the ranks of this attempt find each other."""
+    """Returns the store through which the ranks find each other; each restart by torchrun gets its own keys."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(host, port, size, is_master=rank == 0 and not is_torchruns, timeout=MEETING)
@@ -181,7 +181,7 @@ def leave() -> None:
 
 @contextmanager
 def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
-    """Raises OutOfResources if another rank has died or hangs."""
+    """Raises OutOfResources if the block fails because another rank has died or hangs."""
     try:
         yield
     except RuntimeError as error:

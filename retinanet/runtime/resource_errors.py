@@ -42,7 +42,7 @@ HOST_ADVICE = ("lower --workers", "lower --batch_size", "remove --cache ram", "e
 
 @contextmanager
 def memory_explained(where: str = "", advice: Sequence[str] = ()) -> Iterator[None]:
-    """Raises OutOfResources if the memory of a GPU or of the machine runs out.
+    """Raises OutOfResources if GPU or host memory runs out inside the block.
 
     `where` says what was being processed, such as named(images), and `advice` lists remedies. The outermost block
     passes neither.
@@ -96,7 +96,8 @@ def worker_explained() -> Iterator[None]:
 def end_worker_without_room(error: BaseException) -> None:
     """Ends this worker process if it can't send its batch because file descriptors or shared memory have run out.
 
-    Otherwise, the main process would wait for the batch. The exit code tells worker_explained which of the two ran out.
+    If the worker kept running, the main process would wait for the batch. The exit code tells worker_explained which of
+    the two ran out.
     """
     if shortage := _shortage(error):
         os._exit(shortage)

@@ -1,4 +1,4 @@
-"""Handles the signals that ask a run to stop: at once, or at the next point from which it can be resumed."""
+"""Stops a run on a signal, either at once or at the next point from which the run can be resumed."""
 
 import multiprocessing
 import os

@@ -22,7 +22,7 @@ class Stdout:
 
     @contextmanager
     def set_up(self, *, timed: bool = False, quiet: bool = False) -> Iterator[None]:
-        """Inside the block, lines start with the time if `timed`; if `quiet`, no lines or progress bars are shown."""
+        """Inside the block, `timed` starts lines with the time; `quiet` hides stdout's lines and all progress bars."""
         before = self.is_timed, self.is_quiet
         self.is_timed, self.is_quiet = timed, quiet
         try:
@@ -45,7 +45,7 @@ class Stdout:
                     _silence(stream)
 
     def write(self, text: str) -> None:
-        """Writes and flushes whole lines, outside of any progress bar. Raises OSError, except inside `outlived`."""
+        """Writes and flushes whole lines above any progress bar; outside `outlived`, raises OSError on failure."""
         if self.is_quiet:
             return
         try:
@@ -82,7 +82,7 @@ def hides_bars() -> bool:
 
 
 def complain(line: str) -> None:
-    """Prints a line to stderr, outside of any progress bar; if stderr is gone, prints nothing."""
+    """Prints a line to stderr, above any progress bar; if stderr is gone, prints nothing."""
     try:
         with tqdm.external_write_mode(file=sys.stderr):
             print(line, file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ def encoding_of(start: bytes) -> str:
 
 
 def open_text(path: Path) -> IO[str]:
-    """Opens a text file, such as a CSV file, in the encoding of its byte order mark, or in UTF-8."""
+    """Opens a text file, such as a CSV file, in the encoding that its byte order mark indicates, or else in UTF-8."""
     with open(path, "rb") as file:
         encoding = encoding_of(file.read(LONGEST_MARK))
     return open(path, encoding=encoding, newline="")

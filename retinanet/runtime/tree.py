@@ -1,4 +1,4 @@
-"""Walks folders, finds files by name, and records for each file whether it was read and, if not, why."""
+"""Walks folders, finds files by name, and records for each file whether it was read and, if not, why not."""
 
 import os
 import stat
@@ -63,14 +63,14 @@ class Tree:
         return self._walked[folder]
 
     def files_in(self, folder: Path) -> list[Path]:
-        """Returns the regular files of `folder` itself, sorted by name."""
+        """Returns the regular files directly in `folder`, sorted by name."""
         entries = list(takewhile(lambda entry: entry.path.parent == folder, walk(folder)))
         for entry in entries:
             self._entries.setdefault(self._key(entry.path), entry)
         return [path for path, reason in entries if not reason]
 
     def find(self, path: Path) -> Path | None:
-        """Returns `path` or the one path that differs from it only in Unicode normalisation or, failing that, case."""
+        """Returns `path` if it exists, else the one path that differs only in Unicode form or, failing that, case."""
         if os.path.exists(path):
             return path
         if path.parent == path:
@@ -112,7 +112,7 @@ class Tree:
         return Account(len(self._entries.keys() & self._read), left)
 
     def _key(self, path: Path) -> str:
-        """Returns the path's identity, which is the same for a file reached by several links to its folder."""
+        """Returns a key for `path`, with links to its folder resolved."""
         folder = str(path.parent)
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)

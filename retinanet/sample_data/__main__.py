@@ -1,4 +1,4 @@
-"""Writes a small dataset in COCO format, without a download."""
+"""Writes a small dataset in COCO format without downloading anything."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.sample_data import sample_data_settings

@@ -76,7 +76,7 @@ def _write_images(
 def make_scene(
     draw: np.random.Generator, objects: list[list[Image.Image]], textures: list[Image.Image]
 ) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
-    """Returns a new picture, and the (category id, box) of each object in it; a box surrounds the visible pixels."""
+    """Returns a new picture and each object's (category id, box); the box encloses the object's visible pixels."""
     height, width = IMAGE_SIZES[draw.integers(len(IMAGE_SIZES))]
     scene = _ground(draw, textures, height, width)
     owners = np.zeros((height, width), np.int64)  # the object that each pixel shows; 0 is the background

@@ -1,4 +1,4 @@
-"""Defines the flags of python -m retinanet.check_labels: its own, and train.py's for the folds' runs."""
+"""Defines the flags of python -m retinanet.check_labels: its own, and train.py's flags for training on the folds."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -111,7 +111,7 @@ class EvaluateSettings:
 
     @property
     def result_files(self) -> tuple[Path, ...]:
-        """Returns the files to evaluate or compare; none if a detector is evaluated."""
+        """Returns the result files to evaluate or compare, or an empty tuple if a detector is evaluated."""
         return self.compare or ((self.from_results,) if self.from_results else ())
 
     def check(self, given: Given) -> None:

@@ -92,7 +92,7 @@ def option(
     """Returns a field that defines a flag: a switch if `kind` is bool, a choice if it is a sequence of values.
 
     With `may_change`, the value may change when a run is resumed. Without `repeated`, --from_run doesn't take the value
-    from the other run's record.
+    from the record that it reads.
     """
     details = Option(text, kind, nargs, metavar, flag, off, positional, may_change, repeated)
     return field(default=default, metadata={"option": details})
@@ -186,7 +186,7 @@ def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
 
 
 def values_read(settings: Any, plain: dict[str, Any], source: Path) -> dict[str, Any]:
-    """Returns the values in `plain` (in the form that `flat` returns), parsed as the command line would parse them.
+    """Parses the values in `plain`, which has the form of `flat`'s result, as the command line would.
 
     Raises UserError, naming the file `source`, for a name that isn't a flag or a value that the flag wouldn't take.
     """
@@ -352,7 +352,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
 
     def _meant_elsewhere(self, word: str) -> str | None:
-        """Returns our counterpart of another library's `word` if argparse would expand `word` to a different flag."""
+        """Returns our flag for another library's flag `word` if argparse would expand `word` to a different flag."""
         name = word.partition("=")[0].removeprefix("--")
         starting = {flag for flag in self._option_string_actions if flag.startswith(f"--{name}")}
         meant = [flag for flag in ELSEWHERE.get(name, ()) if f"--{flag}" in self._option_string_actions]
@@ -360,7 +360,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return meant[0] if meant and starting and not starting & exact else None
 
     def _suggestion(self, unknown: str) -> str:
-        """Suggests the flag that was probably meant by a typo, different separators or another library's name."""
+        """Suggests the flag probably meant, allowing for typos, other separators and other libraries' names."""
         flags = {flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")}
         name = unknown.partition("=")[0].lstrip("-").replace("-", "_").lower()
         candidates = [name, *ELSEWHERE.get(name, ()), *difflib.get_close_matches(name, flags, n=1)]

@@ -118,9 +118,9 @@ def check_sides(min_side: int, max_side: int) -> None:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Defines the flags for a cell's anchors.
+    """Defines the flags for the anchors of each feature-map cell.
 
-    Anchor sizes range from `anchor_scale` strides to just below twice that; each size comes in all `anchor_ratios`.
+    Anchor sizes start at `anchor_scale` strides and stay below twice that; each size comes in all `anchor_ratios`.
     """
 
     anchor_scale: float = option(
@@ -204,7 +204,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_from(side: object, overlap: object) -> Tiles | None:
-    """Returns the tiles described by `side` and `overlap` from a file; None if the values are unusable."""
+    """Returns the Tiles for the values `side` and `overlap`, read from a file; None if the values are unusable."""
     if isinstance(side, int) and side >= LEAST_SIDE and isinstance(overlap, float) and 0 <= overlap <= MOST_OVERLAP:
         return Tiles(side, overlap)
     return None
@@ -273,7 +273,7 @@ class TestTiles:
 
 @dataclass(frozen=True)
 class ReportPictures:
-    """Defines the flags for the pictures on the report's page."""
+    """Defines the flags for the pictures in the HTML report."""
 
     report_images: str = option(EMBED, "embed the pictures in report.html, or link to the image files", (EMBED, LINK))
     report_mb: float = option(

@@ -545,7 +545,7 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
 
 
 def settled(settings: TrainSettings, given: Given) -> TrainSettings:
-    """Returns `settings`, with flags that weren't `given` set from the recipe or from the record in --from_run.
+    """Returns `settings`, in which the recipe or the record in --from_run sets each flag that wasn't `given`.
 
     Raises UserError if flags contradict each other.
     """
@@ -567,7 +567,7 @@ def settled(settings: TrainSettings, given: Given) -> TrainSettings:
 
 
 def recorded_values(path: Path) -> tuple[dict[str, Any], frozenset[str]]:
-    """Returns the settings in a run's record, to use like a recipe, and the names of those that no default may change.
+    """Returns a run's recorded settings, for use as a recipe, and the names of those that no default may replace.
 
     `path` is the record, or a folder that holds one. A setting whose value follows from other flags is left out and
     derived again, as with a recipe. Raises UserError if the file isn't a record, or holds a value that
@@ -599,7 +599,7 @@ def default_statistics(weights: str) -> str:
 
 
 def earlier_settings(weights: str) -> dict[str, Any]:
-    """Returns flat settings to complete those of an earlier version's run from `weights`, which lack newer flags.
+    """Returns flat settings that fill in the newer flags for an earlier version's run, which started from `weights`.
 
     These are the defaults, except for --exif: earlier versions rotated an image only if its annotated size required it.
     """

@@ -43,7 +43,7 @@ class Corners(NamedTuple):
 
 
 def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
-    """Returns the findings in the parsed result file `rows` for the set of `annotations`, the most serious first."""
+    """Returns the findings about `rows`, a parsed result file for the set of `annotations`, most serious first."""
     findings = unusable_findings(rows, annotations)
     if not isinstance(rows, list):
         return findings
@@ -125,7 +125,7 @@ def sameness(row: dict[str, Any]) -> Hashable:
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns a row's (image id, category id), a pair for which COCO limits detections; None if either isn't an id."""
+    """Returns a row's (image id, category id), or None if either isn't an id. COCO limits the detections per pair."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None
 
 

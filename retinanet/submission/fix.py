@@ -134,8 +134,8 @@ def _is_endless(value: Any) -> bool:
 def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
     """Returns the rows with valid boxes that rank below the MAX_PER_CLASS best of their image and category.
 
-    If any score of an image and category is invalid, none of their rows is returned. Among rows with equal
-    scores, later ones rank lower.
+    If one row of a pair (image, category) has an invalid score, no row of that pair is returned. Among rows with
+    equal scores, later ones rank lower.
     """
     groups = defaultdict(list)
     for index, row in rows:

@@ -76,7 +76,7 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
 
 
 def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> bool:
-    """Returns True if this rank would compile the run. The others aren't asked: they don't take part in the search."""
+    """Returns True if this rank would compile the run. Other ranks aren't asked: they don't take part in the search."""
     batches = batches_of_run(settings, sets, ranks)
     return why_not_compiled(settings.speed.compile, device, ALONE, batches) is None
 
@@ -101,7 +101,7 @@ def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple
 
 
 def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple[int, int]:
-    """Returns the height and width of the run's largest possible batch of images with similar aspect ratios."""
+    """Returns the padded height and width of the run's largest batch when images are batched by aspect ratio."""
     side = max(settings.data.augmentation.train_sides or (settings.data.min_side,))
     originals = sizes_of_epoch(sets.training_set, settings.data.tiling.tiles, settings.data.tiling.min_visible)
     sizes = resized_sizes(originals, side, longest_at(side, settings.data.min_side, settings.data.max_side))

@@ -16,7 +16,7 @@ SEED = 0
 
 
 class BoxLook:
-    """Judges the boxes of some images in a thread: only once per header-cache entry, and not in a resumed run."""
+    """Judges the boxes of some images, using a thread: once per header-cache entry, and never in a resumed run."""
 
     def __init__(self, dataset: CocoDataset, check_command: str, *, is_wanted: bool) -> None:
         self.dataset, self.check_command = dataset, check_command
@@ -32,7 +32,7 @@ class BoxLook:
             self.thread.start()
 
     def report(self, *, waits: bool = False) -> None:
-        """Warns if the thread found that the boxes don't fit the images; with `waits`, waits for the thread."""
+        """Warns if the thread found that the boxes don't fit the images. With `waits`, first waits for the thread."""
         if self.is_over or self.thread is None or (self.thread.is_alive() and not waits):
             return
         self.thread.join()

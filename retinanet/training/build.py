@@ -1,4 +1,4 @@
-"""Builds everything that a run's next step needs, from its settings and, if it is resumed, from the saved run."""
+"""Builds everything that a run needs for its next step, from the settings and, when resuming, from the saved run."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -145,7 +145,7 @@ def start_state(
     random_stages: Sequence[str],
     num_steps: int,
 ) -> TrainingState:
-    """Returns the state of a run of `num_steps` steps before the first step."""
+    """Returns the initial state of a run of `num_steps` steps."""
     network.to(device)
     how = settings.optimisation
     rates = rates_of_stages(how.backbone_rate, random_stages)
@@ -193,7 +193,7 @@ def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: 
 
 
 def sides_to_compile(settings: TrainSettings) -> list[int]:
-    """Returns the lengths that sides are padded to, from the smallest training size to the largest longer side."""
+    """Returns the lengths to pad image sides to, from the smallest shorter side to the largest longer side."""
     sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
     return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
 

@@ -31,9 +31,9 @@ def why_not_compiled(
 ) -> str | None:
     """Returns why the network isn't compiled; None if it is.
 
-    `auto` compiles on GPUs if the run is long enough to repay the compilation; a resumed run keeps its earlier choice,
-    `was_compiled`, which is None for a new run. Raises UserError if `on` isn't possible. Either all ranks compile or
-    none does.
+    With `auto`, a new run is compiled on a GPU if it is long enough to repay the compilation, and a resumed run keeps
+    its earlier choice (`was_compiled`; None for a new run). Raises UserError if `on` isn't possible. Either all ranks
+    compile or none does.
     """
     if compile_ == "off":
         return "--compile off"

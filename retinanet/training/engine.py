@@ -201,7 +201,7 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
 
 
 def _steps_left(run: Run) -> Iterator[list[Batch]]:
-    """Returns the batches of each remaining step, on the device. The code lists the stages of the pipeline in order."""
+    """Returns the batches of each remaining step, on the device. The code builds the pipeline's stages in order."""
     accumulate = run.sampler.accumulate
     # The progress bar comes first: it counts batches as they are loaded.
     loaded: Iterable[Loaded] = tqdm(

@@ -88,7 +88,10 @@ def _report_folder(run: Run) -> Path:
 
 
 def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
-    """Writes the same report as test.py, but without confidence intervals; its charts go to the trackers."""
+    """Writes the same report as test.py, but without confidence intervals.
+
+    evaluate_and_save sends the report's charts to the trackers.
+    """
     from retinanet.reports.embedded_images import pictures_of, telling_order
     from retinanet.reports.html_report import write_report  # not at the top: it imports Matplotlib
 

@@ -23,7 +23,7 @@ PICTURE = Path("lr_range.png")
 
 
 def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
-    """Trains at a rate that grows from 1e-7 to 1 until the loss explodes; prints the rate to use and plots the losses.
+    """Trains at growing rates, from 1e-7 to 1 or until the loss explodes; prints the rate to use and plots the losses.
 
     No weights are saved, and the output folder stays unchanged. Returns the exit code, 1 if no rate lowered the loss.
     """
@@ -59,7 +59,7 @@ def rate_of(step: int, num_steps: int) -> float:
 
 
 def medians(losses: list[float]) -> np.ndarray:
-    """Returns the median of each window of WINDOW consecutive losses: [n - WINDOW + 1], NaN for a window with a NaN."""
+    """Returns [n - WINDOW + 1]: the median of each window of WINDOW consecutive losses; NaN if a loss in it is NaN."""
     if len(losses) < WINDOW:
         return np.zeros(0)
     return np.median(np.lib.stride_tricks.sliding_window_view(np.array(losses), WINDOW), axis=1)

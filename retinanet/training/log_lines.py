@@ -19,7 +19,8 @@ MUCH_WAITING = 0.1  # fraction of an epoch's time
 def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
     """Returns a hint about SGD's learning rate for steps of `batch_size` images; None if it doesn't apply.
 
-    Adam and AdamW get no hint: the size of their steps hardly depends on the gradient, so the default rate suits them.
+    Adam and AdamW get no hint: the size of their steps hardly depends on the gradient's size, so the default rate suits
+    them.
     """
     if optimizer != "sgd" or rate != Optimisation.learning_rate:
         return None

@@ -94,7 +94,7 @@ class _Step(nn.Module):
         self.model, self.compute_losses = model, compute_losses
 
     def forward(self, *batch: Any) -> Any:
-        """Returns the losses of a batch; without one, a number that depends on every weight."""
+        """Returns the losses of a batch or, if called without one, a number that depends on every trainable weight."""
         if batch:
             return self.compute_losses(*batch)
         return torch.stack([weights.sum() for weights in self.model.parameters() if weights.requires_grad]).sum()

@@ -230,7 +230,7 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
 
 
 def range_lines(dataset: CocoDataset) -> list[str]:
-    """Returns a line about the range of values that the set's 16-bit pictures use; no line if there are none."""
+    """Returns a line about the range of values in the set's 16-bit pictures; no line if it has no such pictures."""
     if not (used := used_range(dataset)):
         return []
     return [f"{'Warning: ' * used.is_far}{used.text()}"]

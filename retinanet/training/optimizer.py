@@ -45,8 +45,8 @@ def build_optimizer(
 def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
     """Returns the optimiser class `kind` without the decorators that keep PyTorch's compiler out of its methods.
 
-    The decorators import the compiler, which takes 1.5 s at each start. They aren't needed, because only the
-    network and the loss are ever compiled.
+    The decorators import the compiler, and that import takes 1.5 s whenever training starts. They aren't needed,
+    because only the network and the loss are ever compiled.
     """
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
     plain = {name: inspect.unwrap(getattr(kind, name)) for name in names}

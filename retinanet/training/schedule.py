@@ -13,8 +13,9 @@ FACTOR = 0.1
 class Schedule(NamedTuple):
     """The learning rate as a function of the step, with a linear warm-up.
 
-    The kind `step` divides the rate by 10 at the start of each milestone epoch. The kind `cosine` lowers it from `base`
-    to 0 at the end of the run, along half a cosine (https://arxiv.org/abs/1608.03983).
+    The kind `step` divides the rate by 10 at the start of each milestone epoch. The kind `cosine` lowers the rate
+    along half a cosine wave, from `base` after the warm-up to 0 at the end of the run
+    (https://arxiv.org/abs/1608.03983).
     """
 
     base: float

@@ -39,7 +39,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
 
 @torch.no_grad()
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Returns copies of `tensors`, made with few kernels."""
+    """Returns copies of `tensors`, made with few kernel launches."""
     made = [torch.empty_like(tensor) for tensor in tensors]
     if made:
         torch._foreach_copy_(made, list(tensors))
@@ -125,7 +125,7 @@ NUMBERS = ("epoch", "iteration", "evaluated", "best_ap", "num_images", "seconds"
 
 
 class RunningLoss:
-    """Averages the loss of the last 500 iterations on the device, so that adding a loss doesn't wait for the device."""
+    """Averages, on the device, the last 500 iterations' losses, so that adding a loss doesn't wait for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.window = torch.full((RUNNING_WINDOW,), torch.nan, device=device)
@@ -154,7 +154,7 @@ class TrainingState:
         max_skipped: int = 10,
         random_stages: Sequence[str] = (),
     ) -> None:
-        """Creates the state before the first step. `scaler` keeps small float16 gradients in range.
+        """Creates the state of a run that hasn't taken a step yet. `scaler` keeps small float16 gradients in range.
 
         The backbone's `random_stages` started without pretrained weights, so they may have their own learning rate.
         """

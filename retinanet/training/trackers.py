@@ -120,7 +120,7 @@ def _mlflow_name(name: str) -> str:
 
 
 class WeightsAndBiases:
-    """Logs to a run in the project WANDB_PROJECT; WANDB_MODE=offline stores it in the run's folder."""
+    """Logs to the project WANDB_PROJECT; with WANDB_MODE=offline, only to files in the run's output folder."""
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb

@@ -17,7 +17,7 @@ MOST_THREADS = 16
 
 
 class ValPictures:
-    """Decodes each rank's share of the pictures of `dataset`, unless they were decoded earlier."""
+    """Decodes this rank's share of the pictures in `dataset`, unless all of them were decoded earlier."""
 
     def __init__(self, dataset: CocoDataset, ranks: Ranks, *, timeout: float, is_resumed: bool) -> None:
         self.dataset, self.ranks, self.timeout = dataset, ranks, timeout
@@ -70,9 +70,9 @@ class ValPictures:
             self.thread, self.are_decoded = None, True
 
     def note(self) -> None:
-        """Notes in the header cache that all pictures have been decoded, if they have.
+        """If all pictures have been decoded, notes that in the header cache.
 
-        Call this after ranks.wait(), because the pictures include those of the other ranks.
+        Call this after ranks.wait(), because the note also covers the other ranks' shares.
         """
         headers = self.dataset.headers
         if self.are_decoded and not self.is_resumed and headers and not headers.are_decoded:
