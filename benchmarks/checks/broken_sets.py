@@ -142,7 +142,7 @@ def huge(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, 
 
 
 def _pictures(source: Path, name: str, content: Content, change: Callable[[Image.Image], Image.Image]) -> Pictures:
-    """Returns a function that reads an image of `content`, given its id, and returns the changed picture."""
+    """Returns a function that takes the id of an image in `content`, and returns its picture after the change."""
     names = {image["id"]: find_image_folder(source, name) / image["file_name"] for image in content["images"]}
 
     def changed(image: int) -> Image.Image:

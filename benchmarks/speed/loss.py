@@ -1,4 +1,4 @@
-"""Times the loss of a batch, forward and backward, against the loop over images in older suites.
+"""Times the loss of a batch, forward and backward, against the per-image loop of older RetinaNet code.
 
 python -m benchmarks.speed.loss
 """

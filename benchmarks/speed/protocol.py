@@ -118,7 +118,7 @@ def print_profile(work: Callable[[], object], device: torch.device, precision: t
 
 
 def peak_of_this_process() -> int:
-    """Returns this process's peak memory so far, in bytes, without the parent's peak, which getrusage may return."""
+    """Returns this process's own peak memory so far, in bytes; getrusage may return the parent's peak instead."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 

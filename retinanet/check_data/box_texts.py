@@ -57,13 +57,13 @@ def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str
     """Returns a line for each set, and for each of its groups that differs from the rest."""
     if not judged:
         return []
-    lines = ["Do the boxes lie on their objects? What the edges in the pictures say:"]
+    lines = ["Do the boxes fit their objects? What the edges in the pictures say:"]
     for each in judged:
         for group, verdict, _ in each.parts():
             lines.append(f"  {each.checked.name}, {name_of(group, each)}: {words_of(verdict)}")
     if picture:
         is_read = any(verdict.kind == OTHERWISE for each in judged for _, verdict, _ in each.parts())
-        both = "dashed lines show them as given, coloured lines in the reading that fits"
+        both = "dashed lines show them as given, coloured lines as read in the way that fits"
         how = both if is_read else "coloured, as given"
         lines.append(f"These boxes are drawn in {picture}: {how}")
     return lines

@@ -108,7 +108,7 @@ FINDING_KINDS = {
         "Look at the drawn pairs; remove the images from one of the sets, or split the dataset again: convert --split "
         "--group_similar.",
     ),
-    "boxes_read_otherwise": Kind("boxes whose sides lie on visible edges in their pictures if read in another way"),
+    "boxes_read_otherwise": Kind("boxes whose sides lie on visible edges only if the boxes are read in another way"),
     "boxes_fit_no_reading": Kind(
         "boxes that fit their own pictures no better than other pictures, like labels of the wrong images",
         "Look at the boxes, and at the ids, names or order by which labels were assigned to images.",

@@ -28,8 +28,8 @@ def evidence_at(
 ) -> Evidence:
     """Returns the evidence about `boxes` [Q, 4] with `labels` [Q].
 
-    `rival_ious` [Q, N] are the largest IoUs of each region with other labels. A region doesn't count for a box if it
-    overlaps another label more.
+    `rival_ious` [Q, N] are the largest IoUs of each region with other labels. A region doesn't count for a box if the
+    region overlaps another label more.
     """
     count = len(boxes)
     overlaps = ious(boxes, regions.boxes)  # [Q, N]

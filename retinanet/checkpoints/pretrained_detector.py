@@ -258,12 +258,13 @@ def box_code(anchors: Anchors, shapes: AnchorShapes) -> BoxCode:
     """Returns the conversion of deltas from another network's `anchors` to this project's anchors of `shapes`.
 
     Let w be the width of the other network's anchor, v the width of ours, c the distance from our anchor's centre to
-    theirs, s their standard deviation and dx their delta. The centre of their box is c + s * dx * w away from the
-    centre of our anchor; the centre of our box, with our delta d, is 0.1 * d * v away from it. So d = 10 * s * dx * w /
-    v + 10 * c / v. For the width, d = 5 * s * dw + 5 * log(w / v). The ratio w / v differs by level if the other
-    network rounds its anchors, but is near 1 if `shapes` are its own. So most of the conversion goes into the output
-    convolution, which is still trained, and only the rest into the level code (level_scale and level_shift). (Limits on
-    how much a box may grow aren't converted: each detector applies its own limit, relative to its own anchors.)
+    theirs, dx the other network's delta and s the number that its deltas are divided by in training. The centre of
+    their box is c + s * dx * w away from the centre of our anchor; the centre of our box, with our delta d, is 0.1 * d
+    * v away from it. So d = 10 * s * dx * w / v + 10 * c / v. For the width, d = 5 * s * dw + 5 * log(w / v). The ratio
+    w / v differs by level if the other network rounds its anchors, but is near 1 if `shapes` are its own. So most of
+    the conversion goes into the output convolution, which is still trained, and only the rest into the level code
+    (level_scale and level_shift). (Limits on how much a box may grow aren't converted: each detector applies its own
+    limit, relative to its own anchors.)
     """
     theirs = anchors.boxes[:, _order(anchors, shapes)]
     ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])

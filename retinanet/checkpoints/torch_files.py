@@ -73,7 +73,7 @@ def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -
 
 
 def num_bytes(content: Any) -> int:
-    """Returns the number of bytes that the tensors in nested dicts, lists and tuples take in a file."""
+    """Returns the number of bytes that the tensors in nested dicts, lists and tuples take up in a file."""
     storages = [tensor.untyped_storage() for tensor in _tensors_in(content)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 

@@ -128,7 +128,7 @@ def annotated_twice(image: Path, where: str, earlier: str) -> DataFault:
 
 
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
-    """Divides the images into sets by the names of their folders; if no folder names a set, all form the set train.
+    """Divides the images into sets by the names of their folders; if no folder names a set, all images go into train.
 
     If some folders name a set, images outside them are left out. `images` are keyed by annotation file.
     """

@@ -111,7 +111,7 @@ def _may_be_outline(rows: Sequence[Row]) -> bool:
 
 
 def box_of(row: Row, meaning: str, points: Sequence[int] | None, size: tuple[int, int]) -> Box:
-    """Returns the box of a row in pixels of an image of `size` (width, height)."""
+    """Returns a row's box, in pixels, for an image of `size` (width, height)."""
     where, label, numbers = row
     num_numbers = len(numbers)
     is_outline = meaning == OUTLINES and num_numbers >= 6 and num_numbers % 2 == 0

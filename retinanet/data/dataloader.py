@@ -73,7 +73,7 @@ class TrainingBatches(Dataset[Loaded]):
     ) -> Sample | BadImage:
         """Returns the training sample of an image or a part of it, for a batch resized to a shorter side of `side`.
 
-        `side` is by default the set's own. For `index`, see Draw.
+        By default, `side` is the dataset's shorter side. For `index`, see Draw.
         """
         part = index % len(self.dataset) if window is None else window
         try:

@@ -98,7 +98,7 @@ def groups_of_pairs(pairs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _compared(looks: Looks, others: Looks) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the pairs that look alike, int64 [pairs, 2], and their likenesses, [pairs], block by block."""
+    """Yields pairs of pictures that look alike, int64 [pairs, 2], and their similarities, [pairs], block by block."""
     for start in range(0, len(looks), LOOKS_IN_BLOCK):
         hashes = looks.hashes[start : start + LOOKS_IN_BLOCK]
         for place in range(0, len(others), LOOKS_IN_BLOCK):

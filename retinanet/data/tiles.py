@@ -62,7 +62,7 @@ class Grids(NamedTuple):
         return _counts(self.sizes, self.tiles) * (self.sizes > self.tiles.side).any(axis=1, keepdims=True)
 
     def starts(self, images: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Returns the (top, left) corners, int64 [n, 2], of tiles of `images` [n] at (row, column) `places` [n, 2]."""
+        """Returns the (top, left) corners, int64 [n, 2], of tiles at (row, column) `places` [n, 2] in `images` [n]."""
         room = (self.sizes[images] - self.tiles.side).clip(min=0)
         return (places * self.tiles.step - self.offsets[images]).clip(0, room)
 
@@ -127,7 +127,7 @@ def tile_targets(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visi
 
 
 def parts_in_tiles(corners: np.ndarray, sizes: np.ndarray, tiles: Tiles, min_visible: float) -> Iterator[TileTargets]:
-    """Yields the targets in the tiles of one epoch, for objects whose images have these `sizes` [n, 2]."""
+    """Yields the targets in the tiles of one epoch. `sizes` [n, 2] are the sizes of the objects' images."""
     return tile_targets(grids_of(sizes, tiles, seed=0, epoch=0), np.arange(len(corners)), corners, min_visible)
 
 

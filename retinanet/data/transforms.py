@@ -76,7 +76,7 @@ def padded_shape(needed: Sequence[int], sides: Sequence[int] | None = None) -> t
 
 
 def pad_and_stack(images: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
-    """Stacks uint8 images [3, h, w] as [B, 3, H, W], channels last. Pads right and bottom with the mean colour.
+    """Pads uint8 images [3, h, w] at the right and bottom with the mean colour; stacks them as [B, 3, H, W], channels last.
 
     The mean colour normalises to about zero, the value with which convolutions pad. `shape` is (H, W).
     """

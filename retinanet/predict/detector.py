@@ -164,7 +164,7 @@ class Detector:
         return self._detections_in([self._tensor_of(images)])[0]
 
     def read(self, source: str | Path | IO[bytes]) -> np.ndarray:
-        """Reads an image file upright, with the training run's white level, as uint8 [height, width, 3]."""
+        """Reads an image file, turns it upright and applies the run's white level; returns uint8 [height, width, 3]."""
         return read_upright(source, self.max_pixels, self.trained.white_level)
 
     def find(self, images: Sequence[Tensor]) -> Found:

@@ -16,7 +16,7 @@ SEED = 0
 
 
 class BoxLook:
-    """Judges the boxes of some images, using a thread: once per header-cache entry, and never in a resumed run."""
+    """Judges the boxes of some images in a thread, once per header-cache entry, but not in a resumed run."""
 
     def __init__(self, dataset: CocoDataset, check_command: str, *, is_wanted: bool) -> None:
         self.dataset, self.check_command = dataset, check_command
