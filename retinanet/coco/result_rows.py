@@ -70,7 +70,7 @@ def unusable_findings(rows: Any, annotations: Annotations) -> list[ResultFinding
 
 
 def set_of(rows: Any, annotations: Annotations) -> str | None:
-    """Of the data folder's other sets, returns the name of one with all images and categories of the rows, or None."""
+    """Returns the name of another set in the data folder that has all the rows' images and categories, or None."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) and {*KEYS} <= row.keys() for row in rows):
         return None
     for name, file in other_sets(annotations.path).items():

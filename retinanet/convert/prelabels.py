@@ -16,7 +16,7 @@ NO_OUTLINE: dict[str, Any] = {"segmentation": []}  # Datumaro, and so CVAT, drop
 
 
 def labelled_image(path: Path, name: str, size: tuple[int, int], detections: Found, image_id: int) -> LabelledImage:
-    """Returns an image of the upright `size` (height, width), with its detections as boxes."""
+    """Returns an image with its detections as boxes; `size` is the (height, width) of the upright picture."""
     height, width = size
     corners = clipped_corners(detections.boxes, np.tile(size, (len(detections.boxes), 1)))
     columns = (detections.labels, *boxes_of(corners).T, np.zeros(len(corners), bool), detections.scores)

@@ -78,7 +78,8 @@ def padded_shape(needed: Sequence[int], sides: Sequence[int] | None = None) -> t
 def pad_and_stack(images: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
     """Stacks uint8 images [3, h, w] as [B, 3, H, W], channels last, padded at the right and bottom.
 
-    The padding has the mean colour, which normalises to about zero, the value with which convolutions pad. `shape` is (H, W).
+    The padding has the mean colour, which normalises to about zero, the value with which convolutions pad. `shape` is
+    (H, W).
     """
     height, width = shape
     colour = torch.tensor(MEAN).round().to(torch.uint8)

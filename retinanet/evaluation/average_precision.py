@@ -25,7 +25,7 @@ class Precisions(NamedTuple):
 def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
     """Returns AP and recall at T IoU thresholds for each of the W weightings of the N images in `weights` [W, N].
 
-    An image of weight w counts like w copies of it, except that tied detections a and b of two copies are ranked a, a,
+    An image of weight w counts as w copies, except that tied detections a and b of two copies are ranked a, a,
     b, b instead of a, b, a, b. With weights of 1, AP and recall are the same as in the COCO evaluation.
     """
     step = max(1, NUMBERS_AT_A_TIME // max(1, len(ranked.images)))

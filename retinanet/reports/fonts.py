@@ -25,9 +25,10 @@ _announced: set[str] = set()  # letters already reported as missing
 
 
 def give_fonts(figure: "Figure") -> None:
-    """Lets matplotlib fall back to system fonts, letter by letter, in the texts of `figure`.
+    """Lets matplotlib fall back to system fonts, character by character, in the texts of `figure`.
 
-    Letters missing from all fonts appear as boxes; one line on stderr reports them, in place of matplotlib's warnings.
+    Characters missing from all fonts appear as boxes; one line on stderr reports them, in place of matplotlib's
+    warnings.
     """
     from matplotlib.text import Text  # not at the top: predict paints without figures
 

@@ -129,7 +129,7 @@ def _worst_name(kind_name: str) -> str:
 def _worst_images(
     kind: int, analysis: Analysis, dataset: CocoDataset, has_image: np.ndarray
 ) -> tuple[list[Panel], int]:
-    """Returns panels of the images with the most errors of a kind, and the number of such errors in the set.
+    """Returns panels of the images with the most errors of the given kind, and the number of such errors in the set.
 
     Only images marked in `has_image`, bool [N], are drawn. Detections below the best threshold don't count; the others
     are weighted by score, because confident errors cost more.

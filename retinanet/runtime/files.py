@@ -42,7 +42,7 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Removes killed writers' unfinished copies of files matching `pattern` in `folder`. Raises OSError on failure."""
+    """Removes unfinished copies of files matching `pattern`, left in `folder` by killed processes. Raises OSError."""
     for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # earlier versions used the second ending
         for path in folder.glob(pattern + ending):
             path.unlink()
