@@ -1,4 +1,4 @@
-"""Measures how many photographs/s a loader worker loads, compared with the scikit-image pipeline of older suites.
+"""Measures how fast a worker loads photographs, compared with a scikit-image pipeline like older RetinaNet code's.
 
     python -m benchmarks.speed.loader --coco_path $VOC5 --set_name train
 

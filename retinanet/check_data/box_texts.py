@@ -63,7 +63,7 @@ def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str
             lines.append(f"  {each.checked.name}, {name_of(group, each)}: {words_of(verdict)}")
     if picture:
         is_read = any(verdict.kind == OTHERWISE for each in judged for _, verdict, _ in each.parts())
-        both = "dashed lines show them as given, coloured lines as read in the way that fits"
+        both = "dashed lines show them as given, coloured lines show them in the reading that fits"
         how = both if is_read else "coloured, as given"
         lines.append(f"These boxes are drawn in {picture}: {how}")
     return lines

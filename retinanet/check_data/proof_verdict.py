@@ -84,7 +84,9 @@ def decide(
     if verdict != LEARNABLE:
         causes += _other_causes(proof, missed, remedy)
     if verdict == BY_HEART and is_found:
-        causes.append(Cause("classes that don't follow from the pictures: unseen objects are found as any class", LOOK))
+        causes.append(
+            Cause("classes that don't follow from the pictures: unseen objects are detected as any class", LOOK)
+        )
     elif verdict == BY_HEART and not causes:
         causes.append(Cause("labels that don't follow from the pictures, such as random ones", LOOK))
     return Decision(verdict, causes[:MOST_CAUSES])
@@ -94,7 +96,10 @@ LOOK = "Look at the drawn boxes and crops, and at the script that wrote the labe
 
 
 def _verdict(proof: Proof, is_found: bool, fits: bool, is_train_wrong: bool, is_val_wrong: bool) -> str:
-    """Returns the verdict. If boxes fit their pictures (`fits`), failing to find unseen objects proves nothing."""
+    """Returns the verdict.
+
+    If the boxes fit their pictures (`fits`), missing the objects in unseen images doesn't show that labels are wrong.
+    """
     trained, left_out, val = proof.trained, proof.left_out, proof.val
     is_learned = z_found(trained) > SURE
     if not is_found:
@@ -162,7 +167,8 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
     names, path = proof.val.dataset.annotations.class_names, proof.val.dataset.annotations.path
     causes = []
     if swapped := renamed_classes(proof.val):
-        pairs = ", ".join(f"{printable(names[old])} found as {printable(names[new])}" for old, new in swapped.items())
+        shown = ((printable(names[old]), printable(names[new])) for old, new in swapped.items())
+        pairs = ", ".join(f"{old} detected as {new}" for old, new in shown)
         causes.append(
             Cause(
                 f"the class ids in {path} differ from the training set's, so objects are found, but with the "

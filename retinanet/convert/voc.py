@@ -170,7 +170,7 @@ def _classes(reading: Reading, pictures: dict[Path, Picture]) -> tuple[list[str]
 
 
 def _shift(reading: Reading, pictures: dict[Path, Picture], is_cvats: bool) -> int:
-    """Returns the first pixel's number: 0 for CVAT or if a box begins before pixel 1, else 1, as in PASCAL VOC."""
+    """Returns the number of the first pixel: 0 if a box begins before pixel 1 and in CVAT's files, else 1 as in VOC."""
     if is_cvats:
         return 0
     for file, picture in pictures.items():

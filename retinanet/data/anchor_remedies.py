@@ -140,7 +140,10 @@ def is_clear(other: Coverage, now: Coverage) -> bool:
 
 
 def mostly_missed(now: Coverage) -> dict[int, float]:
-    """Returns the missed fraction of each class whose objects mostly get no anchor, except for very small classes."""
+    """Returns the fraction of objects without an anchor, for each class in which most objects have none.
+
+    Classes with few objects are left out.
+    """
     counts = np.bincount(now.objects.labels)
     return {label: share for label, share in now.missed_by_class.items() if share > MOSTLY and counts[label] >= FEWEST}
 

@@ -159,7 +159,7 @@ def evaluation_loader(
     test_sides: Sequence[tuple[int, int]] | None = None,
     ranks: Ranks = ALONE,
 ) -> DataLoader[list[Loaded]]:
-    """Returns a loader that yields each image once, in batches, at all `test_sides`; a rank gets its share of batches.
+    """Returns a loader that yields each image once, in batches, at all `test_sides`; each rank gets its share of them.
 
     `test_sides` are pairs (shorter side, limit on the longer side), by default only the pair of `dataset`. For
     each pair, the images of a batch have equal padded shapes, so no image is padded because of another.

@@ -96,7 +96,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return self.sizes[rows] if side is None else self.sizes_of(self.annotations.sizes[rows], side)
 
     def sizes_of(self, sizes: np.ndarray, side: int | None) -> np.ndarray:
-        """Returns the original `sizes` [n, 2], scaled so that the shorter side is `side` (None: that of the set)."""
+        """Scales the original `sizes` [n, 2] of images to the shorter side `side` (by default, the dataset's)."""
         side = self.min_side if side is None else side
         return resized_sizes(sizes, side, longest_at(side, self.min_side, self.max_side))
 

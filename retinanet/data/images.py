@@ -122,7 +122,8 @@ def read_upright(
 def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
     """Returns the picture's pixels as uint8 [height, width, 3], turned upright according to its EXIF orientation.
 
-    Raises UserError for 16-bit colours if `white_level` isn't the default, because Pillow keeps only their high bytes.
+    Raises UserError for colour images with 16 bits per channel if `white_level` isn't the default, because Pillow keeps
+    only the high bytes.
     """
     header = header_of(picture)
     if _needs_low_bytes(picture, header, white_level):

@@ -154,7 +154,7 @@ def _class_table(analysis: Analysis) -> list[str]:
 
 
 def _error_table(analysis: Analysis) -> list[str]:
-    """Returns the classes that are never found, then a table of the AP50 that each class loses, lowest AP50 first."""
+    """Returns the classes that are never found, then a table of the AP50 that each class loses, by ascending AP50."""
     known = [numbers for numbers in analysis.classes if numbers.num_objects]
     rows = [
         (numbers.name, numbers.num_objects, *lost_cells(numbers))
