@@ -4,9 +4,9 @@
     python -m benchmarks.speed.step --depth 50 --batch_size 16 --compile --data $VOC5
 
 contestants.py describes the contestants. Peak memory is measured in separate processes, and only for torchvision's step
-and our default step (not for ours compiled or with --recipe). The fraction of the measured matmul rate is the number of
-operations in torchvision's step (which, unlike ours, skips none), divided by the contestant's time per step and by the
-measured rate of matrix products.
+and our default step (not for our compiled step, or our step with --recipe). The fraction of the measured matmul rate is
+the number of operations in torchvision's step (which, unlike ours, skips none), divided by the contestant's time per
+step and by the measured rate of matrix products.
 """
 
 import argparse

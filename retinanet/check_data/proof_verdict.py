@@ -195,7 +195,8 @@ def renaming(swapped: dict[int, int], category_ids: Sequence[int]) -> str:
 def renamed_classes(part: Part) -> dict[int, int]:
     """Returns {class: other class} for the classes whose objects the network consistently detects as another class.
 
-    The mapping that fits one half of the images best is tested on the other half, and vice versa, to exclude chance.
+    The mapping that fits one half of the images best is tested on the other half, and vice versa, to rule out chance
+    matches.
     """
     gains = part.own - part.others
     num_classes, places = gains.shape[1], np.arange(len(part.labels))

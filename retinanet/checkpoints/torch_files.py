@@ -124,7 +124,7 @@ def _check_old_format(file: BinaryIO) -> None:
 
 
 def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
-    """Raises ValueError if a member of `archive` is compressed, or all together exceed the `num_bytes` of the file."""
+    """Raises ValueError if any member of `archive` is compressed, or if the members exceed the file's `num_bytes`."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("its members are compressed, unlike those that torch.save writes")

@@ -275,7 +275,7 @@ def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[li
     sides += tiles.words if tiles else []
     flags = " ".join([*sides, *anchor_words(settings.anchors.shapes)])
     drawn = "" if now.are_all else f" ({len(now.matched)} drawn)"
-    title = f"Best anchor of each object of {counts[0].name}{drawn}, {flags}"
+    title = f"Best anchor of each object in {counts[0].name}{drawn}, {flags}"
     options = remedies(dataset, setup, DEFAULT_LOSS, now)
     tile_blocks = [block for block in [tile_block(settings, dataset)] if block]
     if not settings.all:

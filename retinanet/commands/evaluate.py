@@ -327,7 +327,7 @@ def sides_of(settings: EvaluateSettings, trained: Trained) -> tuple[int, int]:
 
 
 def begin(settings: EvaluateSettings, detector: Opened) -> None:
-    """Opens the log, and logs which checkpoint is evaluated and the settings of its run."""
+    """Opens the log, and logs the checkpoint to be evaluated and the settings of its run."""
     trained = {**detector.trained.settings, "depth": detector.trained.depth}
     with LOG.opened(name_of_run("valid" if settings.name_of_set.startswith("val") else "test", trained)):
         say(detector.line)

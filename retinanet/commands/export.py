@@ -220,7 +220,7 @@ def quantised_within_limit(
     started = time.monotonic()
     quantiser = Quantiser(content, (feed_of(batch) for batch in batches_of(calibration_set, rows)))
     say(
-        f"Calibrated on {counted(len(rows), 'image')} of {detector.settings.quantisation.calibration_set} in "
+        f"Calibrated on {counted(len(rows), 'image')} from {detector.settings.quantisation.calibration_set} in "
         f"{time.monotonic() - started:.0f} s"
     )
     float_runner = detector.runner_of(content)
@@ -301,7 +301,7 @@ def form_lines(
         rows.append([name, f"{analysis.ap.value:.4f}", f"{analysis.ap50.value:.4f}", *errors, size, f"{rate:.3g}"])
     features = ", ".join(cpu_features()) or "none of VNNI, AMX and bf16"
     return [
-        f"On {counted(len(dataset), 'image')} of {detector.settings.verification.set_name}, with objects missed and "
+        f"On {counted(len(dataset), 'image')} from {detector.settings.verification.set_name}, with objects missed and "
         f"false positives at threshold {threshold:.3g}:",
         *aligned(rows),
         f"Images/s are medians of {TIMED_ROUNDS} runs on this machine: {cpu_name()}, "

@@ -107,7 +107,7 @@ def _read_again(folder: Path, kind: str, names: list[str]) -> Labelled:
 
 
 def _with_name(labelled: Labelled, name: str) -> Labelled:
-    """Gives the only set the name `name`, because the name of its file doesn't always say which set it is."""
+    """Renames the only set to `name`, because its file name doesn't always say which set it is."""
     return labelled._replace(sets=[labelled.sets[0]._replace(name=name), *labelled.sets[1:]])
 
 

@@ -1,8 +1,8 @@
 """Scores how well a set's boxes fit the pixels: in which reading (see box_readings) do their sides lie on edges?
 
 A box that is read correctly has its sides on edges in its own picture, and not on edges in other pictures. So each box
-is scored in each reading, on its own picture and on a few others. z is the mean of paired score differences divided
-by its standard error. For this error, the boxes of an image count as one observation, because their errors are
+is scored in each reading, on its own picture and on a few others. z is the mean of paired score differences divided by
+its standard error. For the standard error, the boxes of an image count as one observation, because their scores are
 correlated.
 """
 

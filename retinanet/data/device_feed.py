@@ -104,7 +104,7 @@ class OneAhead:
 
 
 class WaitClock:
-    """Passes on the batches of each step, and measures for how many seconds the device was idle, waiting for them."""
+    """Passes on the batches of each step, and measures how many seconds the device sat idle waiting for them."""
 
     def __init__(self, steps: Iterable[list[Batch]], device: torch.device) -> None:
         self.steps, self.waited = steps, 0.0

@@ -44,7 +44,7 @@ def without_lookalikes_line(ap: float, ap50: float, num_images: int, set_name: s
     """Returns the line with AP and AP50 on the images that don't look like images of the training set `set_name`."""
     return (
         f"AP {number_text(ap)}, AP50 {number_text(ap50)} without {counted(num_images, 'image')} that check_data found "
-        f"to look like images of {set_name}"
+        f"to look like images in {set_name}"
     )
 
 

@@ -25,7 +25,7 @@ MEGABYTE = 10**6
 
 
 class Pictures(NamedTuple):
-    """Holds the pictures of a set's N images on the page."""
+    """Holds the pictures that the page shows for the N images of a set."""
 
     sources: list[str | None]  # a data: URL or a link
     notes: list[str | None]  # why an image has no source

@@ -10,9 +10,10 @@ from retinanet.runtime.log_file import ENDING
 def run_names(logs: Sequence[RunLog]) -> list[str]:
     """Returns the name of each run: its output folder, or its log if the folder is unknown or not unique.
 
-    The name is as many of the path's last parts as make it unique: seed0, or a/seed0 if there is a b/seed0. Paths
-    with the same parent folder get names with the same number of parts. The output folder in a log of test.py is the
-    training run's, so such a log goes by its own file name if the training run's log is also among the `logs`.
+    The name consists of as many of the path's last parts as are needed to make it unique: seed0, or a/seed0 if there is
+    a b/seed0. Paths with the same parent folder get names with the same number of parts. The output folder in a log of
+    test.py is the training run's, so such a log goes by its own file name if the training run's log is also among the
+    `logs`.
     """
     folders = [output_folder(log) for log in logs]
     trained = [folder for log, folder in zip(logs, folders, strict=True) if log.has_losses]

@@ -105,7 +105,7 @@ def part(kind: type[Settings], heading: str | None = None, text: str | None = No
 
 
 def another_default(settings: type[Any], name: str, default: Any) -> Any:
-    """Returns a field with the same option as the field `name` of the class `settings`, but another default."""
+    """Returns a field with the same option as the field `name` of the class `settings`, but a different default."""
     (metadata,) = (each.metadata for each in fields(settings) if each.name == name)
     return field(default=default, metadata=metadata)
 
@@ -210,7 +210,7 @@ def values_read(settings: Any, plain: dict[str, Any], source: Path) -> dict[str,
 
 
 def require_allowed(settings: Any, values: dict[str, Any]) -> None:
-    """Raises UserError if a flag wouldn't take its value in `values`, which has the form of `flat`'s result."""
+    """Raises UserError if a flag doesn't accept its value in `values`, a dict like the one that `flat` returns."""
     options = options_of(settings)
     defaults = {each.name: each.default for each in _flat_fields(settings)}
     for name, value in values.items():

@@ -47,7 +47,7 @@ class Reading(NamedTuple):
 def repair(rows: list[Any]) -> tuple[list[Any], list[Change]]:
     """Returns the repaired rows and the changes that were made. Repairing the result again changes nothing.
 
-    Rows that are not objects with all four keys are left unchanged.
+    Rows that aren't JSON objects with all four keys are left unchanged.
     """
     done: dict[str, dict[int, str]] = {what: {} for what in REPAIRS}
     left = dict(enumerate(rows))

@@ -25,7 +25,7 @@ def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
     setup = setup_of(training_set, state.network.architecture.anchors, settings.data.tiling)
     missed = coverage(training_set, setup, settings.loss, MOST_DRAWN).missed
     scores = detections.scores
-    spread = f" with scores up to {scores.max():.3f}, their median {np.median(scores):.3f}" if len(scores) else ""
+    spread = f", with scores up to {scores.max():.3f} (median {np.median(scores):.3f})" if len(scores) else ""
     facts = [
         f"learning rate {max(group['lr'] for group in state.optimizer.param_groups):g}",
         *([] if math.isnan(state.clipped) else [f"{state.clipped:.0%} of the steps clipped"]),

@@ -210,7 +210,7 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
 def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSettings, by_iou: Coverage) -> list[str]:
     """Returns lines about the objects without an anchor, and about remedies; no lines if there are few such objects."""
     now, forced = by_iou, ""
-    what = f"have no anchor of IoU {settings.loss.foreground_iou:g} at this size"
+    what = f"have no anchor with an IoU of {settings.loss.foreground_iou:g} or more at this size"
     if settings.loss.matcher != "iou":
         by_matcher = coverage(dataset, setup, settings.loss, MOST_DRAWN)
         if settings.loss.matcher == "low_quality":

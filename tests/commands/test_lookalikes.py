@@ -11,7 +11,7 @@ from support.photos import made_up_photo
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 NUM_TRAIN, NUM_VAL, NUM_COPIES = 12, 6, 3
-LINE = "without 3 images that check_data found to look like images of train"
+LINE = "without 3 images that check_data found to look like images in train"
 
 
 def box_of(number):

@@ -44,8 +44,8 @@ def test_what_there_is_to_learn_and_what_anchors_reach(lines):
         "Classes of fewer than 20 objects: class 1 0, class 0 5",
         "Best anchor of 5 objects: matched (IoU 0.5 or more) for 20.0%, IoU 0.4 or more for 20.0%, below for 60.0% "
         "(more: python -m retinanet.check_data --coco_path 'my data' --sets train val --min_side 64 --max_side 96)",
-        "Warning: 80.0% of the objects have no anchor of IoU 0.5 at this size (class 0 80%), so they are hardly "
-        "learned",
+        "Warning: 80.0% of the objects have no anchor with an IoU of 0.5 or more at this size (class 0 80%), so they "
+        "are hardly learned",
         "What helps, the most useful first:",
         "  --min_side 96 --max_side 144 leaves 40.0% without an anchor; a step has 2.25 times the pixels and takes "
         "about 2.25 times the time and memory",
