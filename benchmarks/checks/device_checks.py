@@ -5,8 +5,8 @@
 float32 runs without TF32 here. Training steps run both eagerly and compiled, in float32, in bfloat16 and, on a GPU, in
 float16; the results of each must be within the tolerance of its format. Each combination is checked with the defaults
 and with another set of network and loss settings. A compiled step is judged by its 4th call, which replays its CUDA
-graph. At the end, a few full training steps, with optimiser and weight average, are compared by their losses and
-averaged weights. Exits with code 1 if a difference is too large.
+graph. Finally, a few full training steps are run, including the optimiser and the weight averaging, and their losses
+and averaged weights are compared. Exits with code 1 if a difference is too large.
 """
 
 import argparse

@@ -140,7 +140,7 @@ def _on_gpu(batch: Batch) -> tuple[Tensor, Targets]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Returns the CPU seconds that `work` takes in this process, which don't include other work on the machine."""
+    """Returns the CPU seconds that this process spends on `work`; other load on the machine isn't counted."""
     started = time.process_time()
     work()
     return time.process_time() - started

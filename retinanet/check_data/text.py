@@ -78,7 +78,7 @@ def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
     """Returns lines on the settings that would match considerably more objects, with the cost of each."""
     if not remedies:
         return [f"None of these matches {CLEAR_GAIN:.0%} more of the objects: keep the current settings."]
-    return ["What would match more of them, the most useful first:", *remedy_lines(remedies)]
+    return ["Ways to match more of them, most useful first:", *remedy_lines(remedies)]
 
 
 def tile_lines(measured: Sequence[Remedy], best: Remedy) -> list[str]:

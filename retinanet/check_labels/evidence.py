@@ -77,7 +77,7 @@ def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _consensus(seen: np.ndarray, scores: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns weighted means [Q, 4] of the boxes `seen` [P, 4] at each of `boxes`, or the box itself if there are none.
+    """Returns, for each of `boxes`, the weighted mean of the boxes `seen` [P, 4] there, or the box itself: [Q, 4].
 
     The weights are the squares of the `scores` [P]; scores below half of the best score at a box don't count.
     """

@@ -23,7 +23,7 @@ MOST_SHOWN = 5
 
 
 def suspects_content(suspects: Sequence[Suspect], annotations: Annotations, set_name: str) -> dict[str, Any]:
-    """Returns the content of the file, with the most probable of the `suspects`."""
+    """Returns the content of the file, which lists the most probable suspects."""
     content = read_json(annotations.path)
     _, places = check_annotations(annotations.path, content)
     ids = [content["annotations"][place].get("id") for place in places.tolist()]

@@ -24,7 +24,7 @@ TRACKED = ("trackers.json", "tensorboard", "report")  # written by --track
 def open_folder(folder: Path) -> IO[str]:
     """Creates `folder`, and locks it against other runs for as long as the returned file is open.
 
-    Removes unfinished files of killed runs. Raises UserError if the folder isn't writable or another run uses it.
+    Removes unfinished files of killed runs. Raises UserError if the folder isn't writable or another run is using it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

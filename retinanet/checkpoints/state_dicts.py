@@ -59,7 +59,7 @@ def read_state_file(path: str | Path) -> dict[str, Any]:
 def state_in(content: Any, path: str | Path) -> dict[str, Any]:
     """Returns the state dict in `content`, the content of `path`, even if it is nested in other dicts.
 
-    If there are several, returns the one with the most tensors of a ResNet. If several have equally many, returns a
+    If there are several, returns the one with the most tensors of a ResNet. If several tie, returns a
     teacher's (see is_teacher) if there is one, otherwise the first. If there is none, returns `content` itself if it is
     a dict with names as keys; otherwise, raises UserError.
     """
@@ -96,8 +96,8 @@ def is_teacher(name: str) -> bool:
 def resnet_prefix(names: Iterable[str]) -> tuple[str, int]:
     """Returns the prefix with the most ResNet names after it, and the number of these names.
 
-    After a prefix, only names of blocks count, because other networks have a conv1, too. If several prefixes have
-    equally many, returns a teacher's if there is one, otherwise the first.
+    After a prefix, only names of blocks count, because other networks have a conv1, too. If several prefixes tie,
+    returns a teacher's if there is one, otherwise the first.
     """
     counts = Counter(
         match[1] for match in map(RESNET.fullmatch, names) if match and (not match[1] or match[2].startswith("layer"))

@@ -128,7 +128,7 @@ def other_sets(annotation_file: Path) -> dict[str, Path]:
 
 
 def advice_for(coco_path: Path) -> str | None:
-    """Returns a text on what a `coco_path` is that isn't a data folder, and what to do with it; None if unknown."""
+    """Returns advice on a `coco_path` that isn't a data folder: what it is and what to do; None if unrecognised."""
     quoted = shlex.quote(str(coco_path))
     if coco_path.suffix.lower() in IMAGE_SUFFIXES and coco_path.is_file():
         return f"an image. To detect in it: python -m retinanet.predict {quoted}"

@@ -34,7 +34,7 @@ IMAGE_FOLDERS = ("images", "data", "images/default", "")
 def read_coco(reading: Reading) -> Labelled:
     """Reads the sets of a folder, or the set of one annotation file.
 
-    Raises UserError, naming the mistake; mistakes in single entries are added to `reading` instead.
+    Mistakes in individual entries are added to `reading`; any other mistake raises a UserError that names it.
     """
     files = _only_set(reading.source, reading) if reading.source.is_file() else _files(reading)
     contents: dict[str, dict[str, Any]] = {}

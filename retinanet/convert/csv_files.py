@@ -43,8 +43,8 @@ def read_csv(reading: Reading) -> Labelled:
 
     Image paths are relative to the folder of the CSV file; an image that isn't there is looked up by its name. A row
     with only a path stands for an image without objects. A file with the columns class,number numbers the classes;
-    without such a file, classes are sorted by name. Raises UserError, naming the mistake; mistakes in individual rows
-    are added to `reading` instead.
+    without such a file, classes are sorted by name. Mistakes in individual rows are added to `reading`; any other
+    mistake raises a UserError that names it.
     """
     source = reading.source
     folder = reading.root

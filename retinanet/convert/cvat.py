@@ -21,8 +21,8 @@ WITHOUT_BOX = ("points", "polyline", "cuboid", "skeleton", "tag")  # elements, a
 def read_cvat(reading: Reading) -> Labelled:
     """Reads annotations.xml.
 
-    Masks and outlines become boxes; points, lines, cuboids, skeletons and tags are left out and counted. Raises
-    UserError, naming the mistake; mistakes in individual images and shapes are added to `reading` instead.
+    Masks and outlines become boxes; points, lines, cuboids, skeletons and tags are left out and counted. Mistakes in
+    individual images and shapes are added to `reading`; any other mistake raises a UserError that names it.
     """
     file = reading.source if reading.source.is_file() else _only_file(reading)
     root = read_xml(file)

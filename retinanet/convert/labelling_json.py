@@ -41,8 +41,8 @@ class Labels(NamedTuple):
 def read_labelstudio(reading: Reading) -> Labelled:
     """Reads the tasks of Label Studio's JSON or JSON-MIN; shapes without a box are left out and counted.
 
-    Tasks without an annotation are left out, too, unless --allow_unlabelled is set. Raises UserError, naming the
-    mistake; mistakes in single tasks and shapes are added to `reading` instead.
+    Tasks without an annotation are left out, too, unless --allow_unlabelled is set. Mistakes in individual tasks and
+    shapes are added to `reading`; any other mistake raises a UserError that names it.
     """
     files = [reading.source] if reading.source.is_file() else reading.files(".json")
     tasks: list[tuple[str, Path, dict[str, Any]]] = []
@@ -164,8 +164,8 @@ def _points(
 def read_labelme(reading: Reading) -> Labelled:
     """Reads labelme's JSON files; points and lines are left out and counted.
 
-    Shapes with the same class and group_id form one object, as in labelme's own conversion to COCO. Raises UserError,
-    naming the mistake; mistakes in single files and shapes are added to `reading` instead.
+    Shapes with the same class and group_id form one object, as in labelme's own conversion to COCO. Mistakes in
+    individual files and shapes are added to `reading`; any other mistake raises a UserError that names it.
     """
     files = [reading.source] if reading.source.is_file() else reading.files(".json")
     finder, left_out = ImageFinder(reading), Counter[str]()

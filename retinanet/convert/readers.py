@@ -38,8 +38,8 @@ def read(reading: Reading, kind: str) -> Labelled:
 
     Images in the same folders as annotated images, but not named in the annotations, are left out. With
     --allow_unlabelled, they are added without objects, because many tools don't list images that have none. The YOLO
-    reader handles such images itself. Raises UserError, naming the mistake; mistakes in individual images and rows are
-    added to `reading` instead.
+    reader handles such images itself. Mistakes in individual images and rows are added to `reading`; any other mistake
+    raises a UserError that names it.
     """
     folder = reading.told.image_path
     if folder and not reading.images():

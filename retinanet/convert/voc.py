@@ -72,7 +72,7 @@ def read_voc(reading: Reading) -> Labelled:
 
     Sets come from the lists in ImageSets/Main or the folders train, valid and test; without these, there is only train.
     Classes are in the order of labels.txt, classes.txt or labelmap.txt, or sorted by name if there is no such file.
-    Raises UserError, naming the mistake; mistakes in individual files and objects are added to `reading` instead.
+    Mistakes in individual files and objects are added to `reading`; any other mistake raises a UserError that names it.
     """
     files = reading.files(".xml")
     if not files:
@@ -116,7 +116,7 @@ def read_voc(reading: Reading) -> Labelled:
 
 
 class Picture(NamedTuple):
-    """The content of an XML file: its image, still without boxes, and the elements of its objects."""
+    """The content of an XML file: its image, to which no boxes have been added yet, and the elements of its objects."""
 
     image: LabelledImage
     objects: list[Element]
@@ -170,7 +170,7 @@ def _classes(reading: Reading, pictures: dict[Path, Picture]) -> tuple[list[str]
 
 
 def _shift(reading: Reading, pictures: dict[Path, Picture], is_cvats: bool) -> int:
-    """Returns the number of the first pixel: 0 if a box begins before pixel 1 and in CVAT's files, else 1 as in VOC."""
+    """Returns the first pixel's number: 0 in CVAT's files, or if a box begins before pixel 1; else 1, as in VOC."""
     if is_cvats:
         return 0
     for file, picture in pictures.items():

@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 def read_yolo(reading: Reading) -> Labelled:
     """Reads the sets named in data.yaml or obj.data or, if neither names any, the sets found in the folder.
 
-    Raises UserError, naming the mistake; mistakes in individual rows are added to `reading` instead.
+    Mistakes in individual rows are added to `reading`; any other mistake raises a UserError that names it.
     """
     layout = _layout(reading)
     names, labels = list(layout.classes.values()), {number: row for row, number in enumerate(layout.classes)}

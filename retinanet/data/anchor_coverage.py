@@ -61,7 +61,7 @@ class Coverage(NamedTuple):
 def coverage(
     dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings = DEFAULT_LOSS, most: int = 10**9
 ) -> Coverage:
-    """Runs the training matcher on the objects of `dataset`, or on a random sample of about `most` of them.
+    """Runs the training matcher on the objects of `dataset` or, if there are more, on a random sample of about `most`.
 
     The boxes are not augmented. An anchor belongs to at most one object, so one of two neighbouring objects may get no
     anchor even though some anchors overlap it enough. With tiles, an object also counts as matched if an anchor

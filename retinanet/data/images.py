@@ -113,7 +113,7 @@ def read_image(
 def read_upright(
     source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS, white_level: int = WHITE_LEVEL
 ) -> np.ndarray:
-    """Reads an image without annotations, of any size: like read_image, but always applies the EXIF orientation."""
+    """Reads an unannotated image of any size, as read_image does, but always applies the EXIF orientation."""
     with _opened(source, None, max_pixels) as picture:
         header = header_of(picture)
         return _pixels(picture, source, header, header.orientation, white_level)

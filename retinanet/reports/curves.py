@@ -151,7 +151,7 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
 
 
 def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
-    """Limits the axis, with a note, so that diverged runs (ending far above their start) don't flatten the others."""
+    """Limits the axis and adds a note if diverged runs, which end far above their start, would flatten the others."""
     named = [(curve, curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS)) for curve in curves]
     known = [(curve, losses) for curve, losses in named if len(losses)]
     if not known:

@@ -59,7 +59,7 @@ def comparison_numbers(
     num_draws: int,
     settings: Sequence[SettingDifference] | None,
 ) -> dict[str, Any]:
-    """Returns what was compared and all numbers of the comparison; differences are B minus A.
+    """Returns what was compared, and all numbers from the comparison; differences are B minus A.
 
     `settings` are the settings that differ, or None if they are unknown.
     """

@@ -78,7 +78,7 @@ def rate_text(rate: float) -> str:
 
 
 class LogFile:
-    """Records printed lines, and buffers them until the file exists. A process has one log, as it has one stdout."""
+    """Records printed lines; buffers them until the file exists. A process has one log, just as it has one stdout."""
 
     def __init__(self) -> None:
         self._start(None)

@@ -414,9 +414,7 @@ def test_numbers_by_class_size_and_anchor(check, good, tmp_path):
     (reached,) = re.findall(r"^  dog +24 +(\S+%) +(\S+%) +(\S+%)$", out, re.MULTILINE)
     assert reached == ("33.3%", "33.3%", "33.3%")
     assert re.search(r"^  --anchor_scale 2 +97\.9% ", out, re.MULTILINE)
-    assert (
-        "\n  --anchor_scale 2 leaves 2.1% " in out[out.index("What would match more of them, the most useful first") :]
-    )
+    assert "\n  --anchor_scale 2 leaves 2.1% " in out[out.index("Ways to match more of them, most useful first") :]
 
 
 def test_the_number_of_threads_changes_nothing(check, good, tmp_path):
