@@ -108,7 +108,7 @@ def objectlab(found: Found, annotations: Annotations, low: float, high: float) -
 
 
 def best_objectlab(found: Found, annotations: Annotations, is_spoiled: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Returns ObjectLab's best average precision over all pairs of thresholds, and that pair.
+    """Returns ObjectLab's best average precision over all pairs of thresholds, and the pair that achieves it.
 
     Choosing the best pair favours ObjectLab.
     """

@@ -1,7 +1,7 @@
-"""Predicts how long counted work takes on a GPU, from the FLOPs and the bytes moved.
+"""Predicts how long a piece of work takes on a GPU, given its FLOPs and the bytes that it moves.
 
-Besides the work, the only inputs are the GPUs' bandwidths and the constants below, none of which this project measured.
-Only the host's time per compiled step is measured (in cases.py).
+Besides the work, the inputs are the GPUs' bandwidths and the constants below, none of which this project measured. The
+one measured value in the model is the host's time per compiled step, which is in cases.py.
 """
 
 from typing import NamedTuple

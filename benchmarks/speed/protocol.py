@@ -63,7 +63,7 @@ def peak_memory(module: str, argv: list[str], name: str) -> float:
 
 
 def print_peak(work: Callable[[], object], device: torch.device) -> None:
-    """Prints this process's peak memory in GB after a few calls of `work`."""
+    """Prints this process's peak memory in GB after a few calls to `work`."""
     for _ in range(3):
         work()
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_this_process()
@@ -86,7 +86,7 @@ def count_operations(work: Callable[[], object]) -> int:
 
 
 def print_profile(work: Callable[[], object], device: torch.device, precision: torch.dtype, calls: int = 5) -> None:
-    """Prints the device time that each PyTorch operator takes in a call of `work`, excluding its callees.
+    """Prints the device time that each PyTorch operator takes in a call to `work`, excluding its callees.
 
     A line below the table gives the time that the convolutions and matrix products would take at the measured matmul
     rate.

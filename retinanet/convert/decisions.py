@@ -13,7 +13,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.json_files import read_json
 
 RIGHT, BOX, CLASS, BOTH, ADD, DELETE, SKIP = WORDS = ("right", "box", "class", "both", "add", "delete", "skip")
-UNCHANGING = {RIGHT: "right as it is", SKIP: "skipped"}
+UNCHANGING = {RIGHT: "confirmed", SKIP: "skipped"}
 WITH_BOX, WITH_CLASS = (BOX, BOTH, ADD), (CLASS, BOTH, ADD)
 PARTS = ("bbox", "category_id")  # the parts of an annotation that decisions can change
 OUTLINE = "segmentation"
@@ -113,7 +113,7 @@ def corrected(labelled: Labelled, decisions: Decisions) -> tuple[Labelled, list[
     counts = correction.counts + Counter(
         UNCHANGING[decision.word] for decision in decisions.decisions if decision.word in UNCHANGING
     )
-    summary = ", ".join(f"{what} {count}" for what, count in counts.items()) or "none"
+    summary = ", ".join(f"{what} ({count})" for what, count in counts.items()) or "none"
     lines = [f"Decisions on {chosen.name}: {summary}", *correction.lines[:MOST_SHOWN]]
     if len(correction.lines) > MOST_SHOWN:
         lines.append(f"  ... and {len(correction.lines) - MOST_SHOWN} more")

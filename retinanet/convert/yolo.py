@@ -428,8 +428,8 @@ def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple
 def _label_places(image: Path) -> list[Path]:
     """Returns the possible label files of an image, in the order in which to look for them.
 
-    In all paths but the last, one of the folders images/ in the image's path is replaced by labels/, beginning with the
-    innermost. The last path is next to the image.
+    Each path but the last has labels/ in place of one images/ folder of the image's path; the innermost is replaced
+    first. The last path is next to the image.
     """
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part.lower() == "images"]

@@ -23,7 +23,7 @@ def read_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def orientation_reading(orientation: int) -> str:
-    """Returns the name of the reading for boxes on pixels stored in this orientation; "" if there is none."""
+    """Returns the reading of boxes that refer to the stored pixels of such a picture: its name, or "" if none."""
     return OF_ORIENTATIONS.get(orientation, "")
 
 

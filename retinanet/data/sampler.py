@@ -1,4 +1,4 @@
-"""Draws the images of an epoch in batches of similar shape."""
+"""Draws the images of an epoch in batches, with images of similar shape in each batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache

@@ -92,7 +92,7 @@ def _looks_turned(dataset: CocoDataset, image: int) -> bool:
 def _link_to(path: Path, folder: Path) -> str:
     """Returns a link from a page in `folder` to `path`.
 
-    The link is relative if the page and the file are on one drive, so that the two can be moved together.
+    The link is relative if the page and the file are on the same drive, so that the two can be moved together.
     """
     try:
         return urllib.parse.quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())

@@ -99,8 +99,8 @@ def test_each_decision_does_what_it_says_and_nothing_else_changes(capsys):
     )
     out = capsys.readouterr().out
     assert (
-        "Decisions on train: box changed 1, class changed 1, box and class changed 1, added 1, deleted 1, "
-        "right as it is 1, skipped 1\n"
+        "Decisions on train: box changed (1), class changed (1), box and class changed (1), added (1), deleted (1), "
+        "confirmed (1), skipped (1)\n"
     ) in out
     assert "  class changed: annotation 102 of train2.png, cat [12.0, 8.0, 20.0, 24.0] -> dog [12.0" in out
     assert "  deleted: annotation 105 of train5.png, cat [12.0, 8.0, 20.0, 24.0]\n" in out
@@ -113,7 +113,7 @@ def test_any_format_can_be_written_and_few_changes_are_shown(kind, capsys):
     write_decisions(*(decision("class", 1 + number, 100 + number, category_id=2) for number in range(8)), of="val")
     run("--output_path", "new", "--to", kind)
     out = capsys.readouterr().out
-    assert "Decisions on val: class changed 8\n" in out
+    assert "Decisions on val: class changed (8)\n" in out
     assert "  ... and 3 more\n" in out
     convert(convert_settings(["new", "--from", kind, "--output_path", "back"]))
     labels = {entry["category_id"] for entry in annotations_in("back/val.json").values()}
