@@ -187,7 +187,7 @@ def measure(folders: Sequence[Path]) -> list[str]:
 def decide(folder: Path, output_path: Path) -> int:
     """Writes a corrected copy of a spoiled data folder, and returns the number of corrected mistakes.
 
-    These are the mistakes found by the first N entries, where N is the number of planted mistakes.
+    These are the planted mistakes among the first N suspects in the queue, where N is the number of planted mistakes.
     """
     spoiled = read_spoiled(folder)
     entries = entries_of(read_json(folder / LABEL_CHECK / SUSPECTS)["suspects"], spoiled)

@@ -53,7 +53,7 @@ def overlaps_in(found: Found, annotations: Annotations, image: int) -> tuple[np.
 
 
 def naive_queue(found: Found, annotations: Annotations) -> list[Entry]:
-    """Returns the labels that a detection contradicts and the unlabelled detections, by descending detection score."""
+    """Returns the labels contradicted by a detection, and the detections without a label, by descending score."""
     scored: list[tuple[float, Entry]] = []
     for image in range(len(annotations.image_ids)):
         detections, rows, ious = overlaps_in(found, annotations, image)

@@ -59,7 +59,7 @@ def milestones_of(epochs: int) -> tuple[int, ...]:
 
 
 def rows_of(setting: Setting) -> list[Row]:
-    """Returns the rows with several seeds, then those with one seed, which vary flags of train.py or test.py."""
+    """Returns the rows with several seeds, then the one-seed rows, each of which tries flags of train.py or test.py."""
     train_sides, test_sides = (_scaled(sides, setting.min_side) for sides in (TRAIN_SIDES, TEST_SIDES))
     high_rate = ("--learning_rate", "1e-3")
     recommended = (

@@ -202,7 +202,7 @@ def file_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tuple[str, Annotations]]:
-    """Yields sets whose boxes are on the wrong images: the next images, or those in another order of names or ids."""
+    """Yields sets whose boxes are on wrong images: moved by one, or paired by another order of names or ids."""
     number = len(right.sizes)
     numbers = draw.permutation(number) + 1
     named = right._replace(file_names=np.array([f"{each}.jpg".encode() for each in numbers]))

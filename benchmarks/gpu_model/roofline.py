@@ -19,7 +19,7 @@ LAUNCH_SECONDS = 7e-6
 
 
 class Gpu(NamedTuple):
-    """A GPU as described by its data sheet; the matrix rate is the same for all GPUs here."""
+    """A GPU as described by its data sheet; all GPUs here multiply matrices at the same rate."""
 
     name: str
     bandwidth: float  # bytes/s

@@ -54,7 +54,7 @@ def depths_of(names: Iterable[str]) -> list[int]:
 
 
 class LoadReport(NamedTuple):
-    """A report on loaded weights; instead of all tensors of a module, its lists name the module (`layer4`)."""
+    """A report on loaded weights. If a list would name every tensor of a module, it names the module (`layer4`)."""
 
     num_loaded: int
     num_tensors: int

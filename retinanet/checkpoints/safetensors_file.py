@@ -28,7 +28,7 @@ def write_safetensors(content: dict[str, Any], path: Path) -> None:
 
 
 def read_safetensors(path: Path, what: str) -> dict[str, Any]:
-    """Returns the content of the checkpoint in `path` or, if its header doesn't describe a checkpoint, its tensors.
+    """Returns the checkpoint in the file `path` or, if the file's header doesn't describe a checkpoint, its tensors.
 
     Raises UserError if the file or the package is missing, or the file is damaged. The message calls the expected
     content `what`.

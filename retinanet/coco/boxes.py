@@ -98,7 +98,7 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """If the `boxes` [n, 4] look like (x1, y1, x2, y2), marks those that, as COCO boxes, extend past their image.
+    """If `boxes` [n, 4] look like (x1, y1, x2, y2), marks those that, if read as COCO boxes, extend past the image.
 
     `sizes` [n, 2] are the image sizes. Returns bool [n], all False if the boxes look like (left, top, width, height).
     """

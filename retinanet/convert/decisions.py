@@ -123,7 +123,7 @@ def corrected(labelled: Labelled, decisions: Decisions) -> tuple[Labelled, list[
 
 
 class _Correction:
-    """Corrects images, and notes what changes."""
+    """Corrects the labels of images, and notes what changes."""
 
     def __init__(
         self,

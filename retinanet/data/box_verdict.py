@@ -16,7 +16,8 @@ DOUBTFUL = 1.0  # boxes are said to fit only if no other reading beats them by m
 # Boxes that belong to other images score no higher on the pictures that they are assigned to, except by chance. The
 # best of many readings then has a z of up to this.
 CHANCE = 2.0
-FEWEST_WITHOUT_READING = 100  # the fewest objects of which it is said that they fit no reading
+FIT_IN_NONE = "fit in no reading, like labels of other images"
+FEWEST_WITHOUT_READING = 100  # the fewest objects of which it is said that they fit in no reading
 # In photographs and drawn scenes, boxes that fit score 0.15 to 0.4 higher on their own pictures than on others. Boxes
 # are said not to fit only if the standard error is small enough to show such a difference, and if the pictures have
 # edges at all (edges.straightness).
@@ -102,7 +103,7 @@ def words_of(verdict: Verdict) -> str:
     words = {
         FIT: "fit: none of the other readings fits better",
         OTHERWISE: f"fit as {verdict.reading.replace('_', ' ')} ({READINGS[verdict.reading].says})",
-        NO_READING: f"fit as boxes {verdict.order}" if verdict.order else "fit no reading, like labels of other images",
+        NO_READING: f"fit as boxes {verdict.order}" if verdict.order else FIT_IN_NONE,
         UNTOLD: "can't tell",
     }
     return f"{words[verdict.kind]}; z {verdict.z:.1f}, {numbers}"

@@ -16,7 +16,7 @@ MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # the fraction of images that may be skipped
 
 
 class BadImages:
-    """Refuses unreadable images. With `skip`, only counts them, but refuses changed images, and stops once too many are unreadable."""
+    """Refuses unreadable images. With `skip`, only counts them until there are too many, but refuses changed images."""
 
     def __init__(self, num_images: int, skip: bool) -> None:
         self.num_images, self.skip = num_images, skip

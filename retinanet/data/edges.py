@@ -52,8 +52,8 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side is measured inside the picture, at the
     nearby position with the largest mean gradient. A side outside the picture counts as having no gradient: boxes drawn
-    by people and tools end at the border, so a box that extends beyond its picture was probably misread. A box without
-    area has the score 0. A side on the border, beyond which an object may continue, is left out; the score is NaN if
+    by people and tools end at the border, so a box that extends beyond its picture was probably misread. A box with
+    zero area scores 0. A side on the border, beyond which an object may continue, is left out; the score is NaN if
     fewer than LEAST_SIDES are left.
     """
     height, width = edges.size

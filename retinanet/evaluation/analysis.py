@@ -20,7 +20,7 @@ LEAST_IMAGES = 5  # a set or class with objects in fewer images gets no interval
 
 
 class WorkingPoint(NamedTuple):
-    """Holds the score threshold with the best F1 at IoU 0.5, and its metrics; all four NaN if no true positive exists.
+    """Holds the score threshold with the best F1 at IoU 0.5, and its metrics. All are NaN if there is no true positive.
 
     The threshold lies just below the score of a detection.
     """

@@ -1,4 +1,4 @@
-"""Expresses NMS by class in ONNX operators, which the exporter inserts into the graph."""
+"""Expresses per-class NMS in ONNX operators, which the exporter inserts into the graph."""
 
 from onnxscript import FLOAT, INT64
 from onnxscript import opset18 as op

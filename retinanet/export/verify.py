@@ -120,6 +120,6 @@ def match(ours: Detections, theirs: Detections, settings: DetectionSettings) -> 
 
 
 def _image(detections: Detections, row: int) -> Detections:
-    """Returns the detections in an image, without padding."""
+    """Returns the detections in one image, without the unused rows."""
     real = detections.labels[row] >= 0
     return Detections(*(part[row][real] for part in detections))

@@ -37,7 +37,7 @@ def picture_beside(path: Path, name: str) -> Path:
 
 
 def show_windows() -> None:
-    """Shows the figures made for windows until the user closes them. Raises UserError if there is no screen."""
+    """Shows the figures with windows until the user closes all windows. Raises UserError if there is no screen."""
     if pyplot.get_backend().lower() == "agg":
         raise UserError("--show: there is no screen to open a window on. Open the picture file instead.")
     pyplot.show()
