@@ -1,6 +1,6 @@
 """Lists the kernels that Inductor plans for a compiled step, and the bytes that each kernel moves.
 
-Inductor only plans: no kernel is generated or run. It doesn't publish its plan, so this module reads its internals
+Inductor only plans: no kernel is generated or run. It doesn't expose its plan, so this module reads its internals
 (torch 2.11 to 2.15).
 """
 

@@ -56,7 +56,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(module: str, argv: list[str], name: str) -> float:
-    """Returns the peak memory in GB of a few calls of a contestant, measured in a separate run of `module`."""
+    """Returns the peak memory in GB of a few calls to a contestant, measured in a separate run of `module`."""
     torch.cuda.empty_cache()  # gives the other process the memory that this one doesn't need
     command = [sys.executable, "-m", module, *argv, "--memory_of", name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])

@@ -1,4 +1,4 @@
-"""Sets up detection on photographs with one checkpoint, in our network, exported files and torchvision's network.
+"""Sets up detection with one checkpoint, run by our network, by exported files and by torchvision's network.
 
 All contestants, except the one that runs the whole `predict` command, get each image at the same size, and use the
 same anchors, box encoding, threshold and NMS. They differ in the number of candidates that enter NMS: ours takes the

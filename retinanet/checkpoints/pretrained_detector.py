@@ -179,7 +179,7 @@ def _anchors_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) 
 def _known_classes(
     num_rows: int, class_names: Sequence[str], num_background: int
 ) -> tuple[list[str | None], list[str]]:
-    """Returns the class of each of the file's `num_rows` class outputs per anchor (None if unknown), and notes.
+    """Returns two lists: the class of each of the `num_rows` outputs per anchor (None if unknown), and notes to print.
 
     A state dict has no class names. If it has as many classes as COCO, they are assumed to be COCO's; if it has as many
     as `class_names`, they are assumed to be these, in the same order.

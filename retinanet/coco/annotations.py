@@ -204,7 +204,7 @@ def as_in_file(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) 
 
 
 def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
-    """Turns `boxes` [n, 4], read from a file, to the orientation of `annotations`; `images` [n] are the boxes' images.
+    """Rotates `boxes` [n, 4] from a file to the orientation of `annotations`; `images` [n] are the boxes' images.
 
     This reverses as_in_file.
     """

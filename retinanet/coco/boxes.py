@@ -43,7 +43,7 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def seen_in(corners: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each object's part inside its window, as a box in window pixels and as a fraction of the object's area.
+    """Returns the part of each object that lies in its window, as a box in window pixels and as a fraction of the area.
 
     `corners` [n, 4] are in the image's pixels, and so are `windows` [n, 4], each (top, left, height, width). Returns
     float64 [n, 4] and [n].

@@ -164,7 +164,7 @@ class ExportedDetector(NamedTuple):
     model: RetinaNet
 
     def file_of(self, content: bytes) -> Any:
-        """Converts the bytes of an ONNX file to the format to write: bytes for ONNX, or an openvino.Model."""
+        """Converts an ONNX file, given as bytes, to what is written: the same bytes, or an openvino.Model for OpenVINO."""
         if self.settings.format == OPENVINO:
             return openvino_model(content, metadata_of(self.checkpoint, self.settings.detection))
         return content
@@ -311,7 +311,7 @@ def form_lines(
 
 
 def images_per_second(detector: ExportedDetector, looks: Mapping[str, Look], dataset: CocoDataset) -> list[float]:
-    """Returns each look's median speed in images per second, NMS included; the looks take turns on the same images."""
+    """Returns the median speed of each Look in images per second, including NMS; they take turns on the same images."""
     batches, num_images = [], 0
     for batch in batches_of_set(dataset, LoaderSettings(detector.checkpoint.batch_size), "Timing"):
         batches.append(batch)

@@ -358,7 +358,7 @@ def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
 def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
     """Resolves a path from a list or data.yaml; the path may have backslashes or a superfluous prefix.
 
-    Such prefixes are ../ in Roboflow's exports and data/ in CVAT's, although the folders are next to the file.
+    Roboflow's exports prefix paths with ../ and CVAT's with data/, even though the folders are next to the file.
     """
     path = text.replace("\\", "/")
     shorter = path
@@ -428,8 +428,8 @@ def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple
 def _label_places(image: Path) -> list[Path]:
     """Returns the possible label files of an image, in the order in which to look for them.
 
-    Each path but the last has labels/ in place of one images/ folder of the image's path; the innermost is replaced
-    first. The last path is next to the image.
+    Each path but the last replaces one of the images/ folders in the image's path with labels/, starting with the
+    innermost. The last path is next to the image.
     """
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part.lower() == "images"]

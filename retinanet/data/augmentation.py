@@ -28,8 +28,8 @@ def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tu
 
     `sample` has its original size if one of FROM_ORIGINAL is among the names, otherwise `size` (height, width); the
     result always fits in `size`. Boxes keep their labels, including CROWD. Boxes that are cropped away, or become less
-    than a pixel wide or high, are dropped. Colours change after the image has shrunk, which is cheaper, and before it
-    gets a border, so that the border keeps the mean colour, which normalises to about zero.
+    than a pixel wide or high, are dropped. Colours are changed after the image is shrunk, because that is cheaper, but
+    before the border is added, so that the border keeps the mean colour, which normalises to about zero.
     """
     height, width = sample.image.shape[1:]
     boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=(height, width))

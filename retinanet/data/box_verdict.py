@@ -16,7 +16,7 @@ DOUBTFUL = 1.0  # boxes are said to fit only if no other reading beats them by m
 # Boxes that belong to other images score no higher on the pictures that they are assigned to, except by chance. The
 # best of many readings then has a z of up to this.
 CHANCE = 2.0
-FIT_IN_NONE = "fit in no reading, like labels of other images"
+FIT_IN_NONE = "fit in none of the readings, like labels of other images"
 FEWEST_WITHOUT_READING = 100  # the fewest objects of which it is said that they fit in no reading
 # In photographs and drawn scenes, boxes that fit score 0.15 to 0.4 higher on their own pictures than on others. Boxes
 # are said not to fit only if the standard error is small enough to show such a difference, and if the pictures have

@@ -55,7 +55,7 @@ class BadImages:
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yields the batches with their tensors on `device`; a GPU copies them while the previous step still runs."""
+    """Yields the batches with their tensors on `device`; a GPU copies them while the previous step is still running."""
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     for batch in batches:
         with memory_explained(named(batch.images), COPY_ADVICE), torch.cuda.stream(stream):

@@ -15,4 +15,4 @@ def reason_unread(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in image_suffixes():
         return UNNAMED_IMAGES
-    return "of a format that isn't read" if suffix in OTHER_PICTURES else "of another kind"
+    return "in an unsupported format" if suffix in OTHER_PICTURES else "of another kind"

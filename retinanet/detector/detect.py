@@ -119,7 +119,7 @@ def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings 
 def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
     """Marks the `valid` candidates that survive NMS within their image and class: bool [B, N].
 
-    One call of NMS serves several groups (here, the classes of one image; in survivors_at_once, those of several
+    One call to NMS serves several groups (here, the classes of one image; in survivors_at_once, those of several
     images): each group's boxes are shifted by a different multiple of `step`, which is larger than any image side, so
     boxes of different groups never overlap. The shifts are float64, because with 16 images x 80 classes, float32 would
     round the boxes of the last groups to 1/8 pixel.

@@ -37,7 +37,7 @@ def output_folder(log: RunLog) -> Path | None:
 
 
 def _parts_needed(path: Path, others: Sequence[Path]) -> int:
-    """Returns the number of parts in the shortest end of `path` that none of the `others` shares."""
+    """Returns how many trailing parts of `path` are needed to tell it apart from all `others`."""
     for length in range(1, len(path.parts)):
         if all(other.parts[-length:] != path.parts[-length:] for other in others):
             return length

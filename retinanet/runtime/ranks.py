@@ -181,7 +181,7 @@ def leave() -> None:
 
 @contextmanager
 def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
-    """Raises OutOfResources if the block fails because another rank has died or hangs."""
+    """Raises OutOfResources if the block fails because another rank has died or is hanging."""
     try:
         yield
     except RuntimeError as error:

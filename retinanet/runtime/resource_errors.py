@@ -68,7 +68,7 @@ def named(images: "Tensor") -> str:
 
 @contextmanager
 def worker_explained() -> Iterator[None]:
-    """Raises OutOfResources, with the cause, if a loader's worker process has died or hangs, or can't send a batch."""
+    """Raises OutOfResources, with the cause, if a loader's worker process died or hung, or couldn't send a batch."""
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:

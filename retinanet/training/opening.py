@@ -118,7 +118,7 @@ def trackers_of(run: Run) -> Trackers:
 
 
 def ranks_changed(old: Facts, new: Facts, network: RetinaNet) -> list[str]:
-    """Returns a line about the effect of resuming with a different number of processes; [] if it is the same."""
+    """Returns a line about the effect of a changed number of processes, or [] if the number hasn't changed."""
     if old.num_ranks == new.num_ranks:
         return []
     before, now = (facts.num_ranks * facts.batch_size for facts in (old, new))
