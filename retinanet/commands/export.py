@@ -164,7 +164,7 @@ class ExportedDetector(NamedTuple):
     model: RetinaNet
 
     def file_of(self, content: bytes) -> Any:
-        """Converts an ONNX file, given as bytes, to what is written: the same bytes, or an openvino.Model for OpenVINO."""
+        """Converts an ONNX file, given as bytes, to what is written: the same bytes, or an openvino.Model."""
         if self.settings.format == OPENVINO:
             return openvino_model(content, metadata_of(self.checkpoint, self.settings.detection))
         return content
