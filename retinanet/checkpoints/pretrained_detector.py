@@ -244,7 +244,7 @@ class BoxCode(NamedTuple):
 
 
 def _order(anchors: Anchors, shapes: AnchorShapes) -> list[int]:
-    """Returns, for each of our anchors, the row of the other network's `anchors` at its place in order of shape."""
+    """Returns, for each of our anchors, the row of the other network's `anchors` with the same rank, sorted by shape."""
     ours = list(product(shapes.ratios, shapes.scales))
     rows = dict(zip(_ranked(ours), _ranked(anchors.kinds), strict=True))
     return [rows[anchor] for anchor in range(len(ours))]

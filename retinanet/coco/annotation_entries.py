@@ -85,7 +85,7 @@ def _shown(key: str, value: Any) -> str:
 def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
     """Returns the row of the image or category that the annotation refers to by `key`; `rows` maps ids to rows.
 
-    Raises DataFault if the id is malformed or, of `kind`, if the list called `where` doesn't contain it.
+    Raises a DataFault if the id is malformed, and one of `kind` if the list called `where` doesn't contain the id.
     """
     value = annotation.get(key)
     if isinstance(value, str | float):

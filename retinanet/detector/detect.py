@@ -42,7 +42,7 @@ def find_candidates(
 ) -> Candidates:
     """Returns the `num_candidates` top-scoring candidates of each image, decoded and clipped as in `detect`.
 
-    A small image may have fewer; with `padded`, candidates with a score of 0 make up the number.
+    A small image may have fewer; with `padded`, candidates with a score of 0 make up the difference.
     """
     logits, deltas = predictions
     num_classes = logits.shape[2]

@@ -112,7 +112,7 @@ class Tree:
         return Account(len(self._entries.keys() & self._read), left)
 
     def _key(self, path: Path) -> str:
-        """Returns a key for `path`, in which links are resolved except in its last part."""
+        """Returns a key for `path`: the path with all links resolved, except in its last part."""
         folder = str(path.parent)
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)

@@ -119,9 +119,9 @@ def test_files_that_are_not_read_are_named_by_reason(capsys):
     converted("set")
 
     assert account_line(capsys) == (
-        "Files: 5 read, 6 not read: 1 in an unsupported format (a.heic), 1 linking nowhere (gone.png), 1 listing images "
-        "(train.txt), 1 not named by the annotations (images/c.png), 1 of another kind (notes.md), 1 without a "
-        "matching image (labels/train/typo.txt)"
+        "Files: 5 read, 6 not read: 1 in an unsupported format (a.heic), 1 linking nowhere (gone.png), 1 listing "
+        "images (train.txt), 1 not named by the annotations (images/c.png), 1 of another kind (notes.md), 1 without "
+        "a matching image (labels/train/typo.txt)"
     )
 
 
