@@ -244,7 +244,7 @@ class BoxCode(NamedTuple):
 
 
 def _order(anchors: Anchors, shapes: AnchorShapes) -> list[int]:
-    """Returns, for each of our anchors, the row of the other network's `anchors` with the same rank, sorted by shape."""
+    """Pairs our anchors with the other network's, both sorted by shape; returns each one's row in `anchors`."""
     ours = list(product(shapes.ratios, shapes.scales))
     rows = dict(zip(_ranked(ours), _ranked(anchors.kinds), strict=True))
     return [rows[anchor] for anchor in range(len(ours))]

@@ -154,7 +154,7 @@ numbers = st.booleans() | st.integers() | st.floats()
 values = numbers | st.none() | st.text(max_size=3) | st.lists(numbers, max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(part=st.sampled_from(["images", "categories", "annotations"]), data=st.data())
 def test_any_value_anywhere_is_taken_or_refused_clearly(tmp_path_factory, part, data):
     row = data.draw(st.integers(0, 1))

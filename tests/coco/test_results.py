@@ -205,7 +205,7 @@ def test_no_more_than_two_gigabytes(tmp_path, monkeypatch):
         read_zip(path)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_bytes_are_refused_or_do_not_matter(tmp_path, data):
     content = bytearray(packed(("rows.json", TEXT * 5)))

@@ -76,7 +76,9 @@ def test_the_six_commands_in_a_row(coco_path, tmp_path):
     assert {path.name for path in (tmp_path / "output").iterdir()} == names
 
     checkpoint = ("--checkpoint_path", "./output/model_final.pt")
-    val = shell(tmp_path, ROOT / "test.py", "--coco_path", "./data", *checkpoint, "--depth", 18, "--set_name", "val")
+    val = quick_shell(
+        tmp_path, ROOT / "test.py", "--coco_path", "./data", *checkpoint, "--depth", 18, "--set_name", "val"
+    )
     assert (val.returncode, val.stderr) == (0, "")
     table = [line for line in val.stdout.splitlines() if TABLE.fullmatch(line)]
     assert table == [line for line in lines if TABLE.fullmatch(line)][12:]
@@ -92,7 +94,7 @@ def test_the_six_commands_in_a_row(coco_path, tmp_path):
     with Image.open(tmp_path / "vis.png") as picture:
         assert min(picture.size) > 200
 
-    check = shell(tmp_path, ROOT / "test_submission.py", "--coco_path", "./data")
+    check = quick_shell(tmp_path, ROOT / "test_submission.py", "--coco_path", "./data")
     assert (check.returncode, check.stderr) == (0, "")
     assert sum(bool(TABLE.fullmatch(line)) for line in check.stdout.splitlines()) == 12
 

@@ -38,7 +38,7 @@ def slow_best_ious(boxes, height, width):
     return box_iou(torch.from_numpy(boxes), every).amax(dim=1).numpy()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(boxes_in_an_image())
 def test_equal_to_every_anchor_with_every_box(case):
     (height, width), boxes = case

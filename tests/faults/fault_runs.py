@@ -125,14 +125,10 @@ def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
 def undisturbed(folder: Path) -> float:
     """Runs the training that all others must equal; returns the seconds that it took."""
     ended = train(folder, folder / "undisturbed")
-    if ended.code != 0:  # from the second call on, the run has nothing left to do
+    if ended.code != 0:
         raise RuntimeError(ended.err)
     (folder / "list").write_text(ended.out.splitlines()[-1])
-    if (folder / "duration").exists():
-        return float((folder / "duration").read_text())
-    seconds = train(folder, folder / "timed").seconds  # the first run is slower
-    (folder / "duration").write_text(str(seconds))
-    return seconds
+    return ended.seconds
 
 
 def same_end(folder: Path, output: Path, ended: Ended) -> bool:

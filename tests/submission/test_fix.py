@@ -16,7 +16,7 @@ NAN, INFINITY = float("nan"), float("inf")
 DIGITS = 1 / 4096
 CATEGORY_IDS = (1, 3, 5)  # with gaps: an id that is off by one is none of them
 CASES = settings(
-    max_examples=int(os.environ.get("MUTATIONS", 200)),
+    max_examples=int(os.environ.get("MUTATIONS", 100)),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
