@@ -37,7 +37,7 @@ class Timing(NamedTuple):
 def time_in_turn(
     contestants: Mapping[str, Callable[[], object]], device: torch.device, warm_up: int, repeats: int
 ) -> dict[str, Timing]:
-    """Times the contestants in turn, window by window, so that disturbances of the machine affect all of them."""
+    """Times the contestants in turn, window by window, so that changes in the machine's speed affect all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for window in range(warm_up + repeats):
         for name, work in contestants.items():

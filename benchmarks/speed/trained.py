@@ -82,7 +82,7 @@ def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
 def exported_detection(
     args: argparse.Namespace, form: str, precision: str = "float32", int8: bool = False
 ) -> Callable[[], Found]:
-    """Returns a function that detects objects with an exported file as predict does, on onnxruntime or OpenVINO."""
+    """Returns a function that detects objects as predict does, by running an exported file with its library."""
     content = _int8_file(args) if int8 else _onnx_file(args)
     if form == "onnx":
         runner = onnx_runner(content, args.device.type)

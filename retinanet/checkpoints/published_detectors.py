@@ -134,7 +134,7 @@ def _usual_anchors(content: Any, _shapes: AnchorShapes) -> Anchors:
 
 
 def torchvision_anchors(_content: Any = None, _shapes: AnchorShapes = DEFAULT_SHAPES) -> Anchors:
-    """Returns torchvision's anchors: the sides are even integers, the centres are the top-left corners of the cells."""
+    """Returns torchvision's anchors: the sides are even integers, and the centres are the cells' top-left corners."""
     from torchvision.models.detection.anchor_utils import AnchorGenerator  # not at the top: it takes 1.5 s to import
 
     sides = [tuple(int(DEFAULT_SHAPES.side * stride * scale) for scale in DEFAULT_SHAPES.scales) for stride in STRIDES]

@@ -43,7 +43,7 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def seen_in(corners: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the part of each object that lies in its window, as a box in window pixels and as a fraction of the area.
+    """Returns the part of each object in its window: a box in window pixels, and a fraction of the object's area.
 
     `corners` [n, 4] are in the image's pixels, and so are `windows` [n, 4], each (top, left, height, width). Returns
     float64 [n, 4] and [n].

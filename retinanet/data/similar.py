@@ -58,7 +58,7 @@ def alike(looks: Looks, others: Looks) -> np.ndarray:
 
 
 def most_similar(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
-    """Returns, for each of `looks`, the index of the most similar of `others`, int64 [n], and their likeness, [n].
+    """Returns, for each of `looks`, the index of the most similar of `others`, int64 [n], and the likeness, [n].
 
     The index is -1 and the likeness 0 if nothing in `others` looks similar.
     """

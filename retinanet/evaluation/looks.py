@@ -104,7 +104,7 @@ def with_tiles(look: Look, image: Tensor, whole: Merged, looks: Looks, tiles: Ti
 
 
 def _likely(candidates: Candidates, looks: Looks) -> Candidates:
-    """Drops candidates at or below the threshold, because all candidates of a hundred tiles wouldn't fit in memory."""
+    """Drops candidates at or below the threshold, because those of a hundred tiles wouldn't all fit in memory."""
     rows = candidates.scores[0] > looks.detection.threshold
     return Candidates(*(part[:, rows] for part in candidates))
 

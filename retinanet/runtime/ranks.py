@@ -54,7 +54,7 @@ class Ranks(NamedTuple):
             dist.barrier(self.steps)
 
     def waiting(self, seconds: float) -> "Ranks":
-        """Returns a copy with another timeout for steps. Collective: every rank must call this."""
+        """Returns a copy with a different timeout for steps. Collective: every rank must call this."""
         if self.size == 1:
             return self
         return self._replace(steps=dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)))

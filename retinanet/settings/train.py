@@ -599,7 +599,7 @@ def default_statistics(weights: str) -> str:
 
 
 def earlier_settings(weights: str) -> dict[str, Any]:
-    """Returns flat settings that fill in the newer flags for an earlier version's run, which started from `weights`.
+    """Returns flat settings for the flags that didn't exist yet when an earlier version trained a run from `weights`.
 
     These are the defaults, except for --exif: earlier versions rotated an image only if its annotated size required it.
     """

@@ -16,7 +16,10 @@ SEED = 0
 
 
 class BoxLook:
-    """Judges the boxes of some images in a thread, once per header-cache entry, but not in a resumed run."""
+    """Checks in a thread whether the boxes of some images fit their pictures.
+
+    This is done once per header-cache entry, and never in a resumed run.
+    """
 
     def __init__(self, dataset: CocoDataset, check_command: str, *, is_wanted: bool) -> None:
         self.dataset, self.check_command = dataset, check_command

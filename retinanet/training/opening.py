@@ -1,4 +1,4 @@
-"""Starts a run: settles its seed, opens its folder and trackers, and logs its first lines."""
+"""Starts a run: chooses its seed, opens its folder and trackers, and logs its first lines."""
 
 import secrets
 import shlex
