@@ -94,7 +94,7 @@ def tile_lines(measured: Sequence[Remedy], best: Remedy) -> list[str]:
 
 
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
-    """Returns a line on the smallest image size that would match as many objects as now; no line if none would."""
+    """Returns a line on the smallest image size that would still match as many objects; [] if none is smaller."""
     as_many = [remedy for remedy in smaller if remedy.coverage.missed <= now.missed]
     if not as_many or not len(now.matched):
         return []

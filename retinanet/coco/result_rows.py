@@ -117,8 +117,8 @@ def is_probability(value: Any) -> bool:
 def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, dict[int, int]]]:
     """Returns other readings of the category ids, each as (mistake, {id: correct id}); none if all ids are `known`.
 
-    Such a reading doesn't prove a mistake: a correct file may also allow one if it has rows of a background class or
-    stray rows (see cannot_be_as_written).
+    Such a reading doesn't prove that there is a mistake: a correct file may have other readings, too, if it contains
+    rows of a background class or stray rows (see cannot_be_as_written).
     """
     used = {row["category_id"] for _, row in rows if is_id(row["category_id"])}
     if used <= set(known):

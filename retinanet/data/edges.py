@@ -72,7 +72,7 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
 
 
 def straightness(edges: Edges) -> float:
-    """Averages gradients along short lines; returns the means' standard deviation: about 0.2 for noise, else more."""
+    """Averages gradients along short lines; returns the means' standard deviation: about 0.2 for noise, or higher."""
     means = [
         (sums[STRETCH :: STRETCH // 2] - sums[: -STRETCH : STRETCH // 2]).ravel() / STRETCH
         for sums in edges

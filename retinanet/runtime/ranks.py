@@ -133,7 +133,7 @@ def num_restarts() -> int:
 
 
 def num_local_ranks(ranks: Ranks) -> int:
-    """Returns the number of ranks on this machine according to torchrun or, if unknown, the number of all `ranks`."""
+    """Returns the number of ranks on this machine, as torchrun gives it; without torchrun, the number of `ranks`."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
 
 

@@ -104,7 +104,7 @@ class Tree:
         return self.is_read(path) or self._key(path) in self._reasons
 
     def account(self, reason_of: Callable[[Path], str]) -> Account:
-        """Returns an account of all files found or read; `reason_of` gives the reason for unread files without one."""
+        """Returns an account of all files found or read; `reason_of` explains unread files that have no reason yet."""
         left: dict[str, list[Path]] = {}
         for key, (path, reason) in self._entries.items():
             if key not in self._read:
