@@ -113,15 +113,14 @@ def read_evaluations(folder: Path) -> dict[int, float]:
 
 
 def best_and_final_line(path: Path) -> str | None:
-    """Returns a line with the APs of best.pt and model_final.pt; None if `path` is neither, or the APs are unknown."""
+    """Returns a line with the APs of best.pt and model_final.pt; None if `path` is neither, or one is unknown."""
     aps = read_evaluations(path.parent)
     if not aps or path.name not in (BEST, FINAL):
         return None
-    # While a finished run is resumed with more --epochs, model_final.pt is from its earlier end.
-    final = saved_epoch(path.with_name(FINAL)) or max(aps)
-    epochs = {BEST: max(aps, key=lambda epoch: (aps[epoch], -epoch)), FINAL: final}
+    final = saved_epoch(path.with_name(FINAL))  # None while the run has no end; from an earlier end if it is resumed
     if final not in aps:
         return None
+    epochs = {BEST: max(aps, key=lambda epoch: (aps[epoch], -epoch)), FINAL: final}
     this, other = (
         f"{path.with_name(name)} AP {aps[epochs[name]]:.3f} after epoch {epochs[name]}"
         for name in sorted(epochs, key=lambda name: name != path.name)

@@ -131,11 +131,12 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
             f"{saved.path}: {both}, which changes the numbers. Use {same}, or start a new run without --resume or in "
             "another --output_path."
         )
-    if (epoch := saved.checkpoint.epoch) >= settings.optimisation.epochs and saved.state["iteration"]:
+    epoch, iteration = saved.checkpoint.epoch, saved.state["iteration"]
+    if (least := epoch + (iteration > 0)) > settings.optimisation.epochs:
+        trained = counted(epoch, "epoch") + (f" and {counted(iteration, 'iteration')}" if iteration else "")
         raise UserError(
-            f"{saved.path}: its run has trained {counted(epoch, 'epoch')} and "
-            f"{counted(saved.state['iteration'], 'iteration')}, which is more than --epochs "
-            f"{settings.optimisation.epochs}. Set --epochs to {epoch + 1} or more."
+            f"{saved.path}: its run has trained {trained}, which is more than --epochs {settings.optimisation.epochs}. "
+            f"Set --epochs to {least} or more."
         )
     for name in ("train", "val"):
         if getattr(saved.facts, f"{name}_fingerprint") != getattr(facts, f"{name}_fingerprint"):

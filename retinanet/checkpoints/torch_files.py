@@ -28,6 +28,9 @@ OLD_MAGIC, MORE_OLD_PICKLES = 0x1950A86A20F9469CFC6C, 4
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEEPEST, MOST_ITEMS = 50, 10**7  # limits on the nesting and on the items of all containers; real files have 6 and 10^5
 
+# Errors of a disk or a busy system. The file may be intact, so a run must not start anew because of them.
+UNREADABLE = {errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+
 
 def load_file(path: str | Path, what: str) -> Any:
     """Returns the tensors and plain data in `path`, on the CPU.
@@ -54,7 +57,12 @@ def load_file(path: str | Path, what: str) -> Any:
             f"    torch.save(model.state_dict(), {Path(path).stem + '_state_dict.pt'!r})\n"
             "Then use the new file. (Before PyTorch 1.13, leave out weights_only.)"
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:  # damaged bytes make torch.load and zipfile raise almost anything
+        if isinstance(error, OSError) and error.errno in UNREADABLE:
+            error.filename = error.filename or str(path)
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not {what}, or damaged ({reason}). Use another file.") from error
     return content

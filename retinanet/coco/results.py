@@ -150,7 +150,10 @@ def _write(content: str, path: Path) -> None:
 
 def record_path(path: Path) -> Path:
     """Returns the path of the record of the result file `path`, such as val_bbox_results.run.json."""
-    return path.with_suffix(".run.json")
+    stem = (
+        path.stem if path.suffix.lower() in (".json", ".zip") else path.name
+    )  # other suffixes may be a part of the name
+    return path.with_name(f"{stem}.run.json")
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], str]:

@@ -280,11 +280,11 @@ def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[li
     tile_blocks = [block for block in [tile_block(settings, dataset)] if block]
     if not settings.all:
         advice = advice_lines(now, groups[""][0], title, dataset.annotations.class_names)
-        more = (
-            remedy_block(options)
-            if options
-            else cheaper_lines(now, measured(smaller_sides(setup), dataset, setup, now))
-        )
+        more: list[str] = []
+        if options:
+            more = remedy_block(options)
+        elif len(now.matched):
+            more = cheaper_lines(now, measured(smaller_sides(setup), dataset, setup, now))
         return [class_lines(counts, most_frequent(classes, counts)), [*advice, *more], *tile_blocks]
     tables = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
     blocks = [*tables, *tile_blocks]

@@ -1,7 +1,8 @@
 """Draws the objects and detections in images or, with --logs, the loss and AP curves of runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ MOST_PIXELS = 2000  # the maximum length of an image's longer side, if each imag
 
 def draw(settings: DrawSettings) -> int:
     """Draws the requested picture. Returns the exit code."""
-    require_picture_place(settings.picture)
+    if not settings.output_path:
+        require_picture_place(settings.picture)
     if settings.runs.logs:
         draw_logs(settings.runs.logs, settings.runs.loss_scale != "linear", settings.picture, settings.show)
     elif settings.training.augmented:
@@ -91,7 +93,7 @@ def draw_images(settings: DrawSettings) -> None:
         return [objects, detection_panel(index, pixels, detections, threshold)]
 
     if settings.output_path:
-        draw_files(settings, annotations, {index: panels_of(index) for index in chosen})
+        draw_files(settings, annotations, {index: partial(panels_of, index) for index in chosen})
         return
     panels = [panel for index in chosen for panel in panels_of(index)]
     save_grid(settings, panels, annotations.class_names, settings.picture)
@@ -99,7 +101,7 @@ def draw_images(settings: DrawSettings) -> None:
     say(f"Picture of image{'s' if len(chosen) > 1 else ''} {ids}: {settings.picture}")
 
 
-def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
+def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[int, Callable[[], list[Panel]]]) -> None:
     """Writes a picture per image, named after the image's file, with objects and detections side by side.
 
     If two pictures would have the same name, ignoring case, a number is appended to the second.
@@ -107,7 +109,8 @@ def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[in
     assert settings.output_path
     settings.output_path.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
-    for index, side_by_side in panels.items():
+    for index, panels_of in panels.items():
+        side_by_side = panels_of()  # one image at a time: all of them may not fit in memory
         size = min(MOST_PIXELS, max(PANEL_PIXELS, *side_by_side[0].image.shape[:2]))
         stem = Path(annotations.file_name(index)).with_suffix("").as_posix().replace("/", "_")
         name, number = stem, 1

@@ -88,11 +88,14 @@ def predict(settings: PredictSettings) -> int:
         _detect_in_images(images, detector, outputs, annotating, unreadable)
         for video in videos:
             try:
-                fault = _detect_in_video(video, detector, outputs)
+                reader = VideoReader(video.path)
             except UserError as error:
-                fault = str(error)
-            if fault:
-                unreadable.add(video, fault)
+                unreadable.add(video, str(error))
+                continue
+            with closing(reader):
+                _detect_in_video(video, reader, detector, outputs)
+            if reader.fault:
+                unreadable.add(video, reader.fault)
     folders_written = annotating.write(outputs.folder)
     _summarise(outputs, folders_written, sources, unreadable.count)
     if folders := [Path(source) for source in settings.sources if Path(source).is_dir()]:
@@ -211,9 +214,9 @@ def _read_ahead(sources: list[SourceFile], detector: Detector) -> Iterator[ReadI
             readers.shutdown(cancel_futures=True)
 
 
-def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -> str | None:
-    """Detects objects in a video. Returns the reason if the video ended early, otherwise None."""
-    with closing(VideoReader(source.path)) as reader, ExitStack() as writing:
+def _detect_in_video(source: SourceFile, reader: VideoReader, detector: Detector, outputs: Outputs) -> None:
+    """Detects objects in a video; if it ends early, `reader` says why."""
+    with ExitStack() as writing:
         is_drawn = PICTURES in outputs.save
         writer = writing.enter_context(VideoWriter(outputs.video_path(source.name), reader)) if is_drawn else None
         progress = tqdm(reader, source.path.name, reader.num_frames or None, disable=hides_bars(), leave=False)
@@ -225,7 +228,6 @@ def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -
                 outputs.crop(f"{source.name}/{number:06}.jpg", frame.image, of_frame)
                 if writer:
                     writer.add(np.asarray(painted(frame.image, of_frame, detector.class_names)), frame.time)
-        return reader.fault
 
 
 def _groups(

@@ -1,5 +1,7 @@
 """Trains once or with each of several seeds, runs the learning-rate finder, or verifies that resuming is exact."""
 
+from pathlib import Path
+
 from retinanet.checkpoints.resume import with_saved_exif
 from retinanet.checkpoints.start import with_saved_network
 from retinanet.coco.annotations import has_objects, placeholder_note
@@ -50,6 +52,7 @@ def train(settings: TrainSettings) -> int:
 
             return find_learning_rate(with_seed(settings, None, ranks), sets)
         numbers: dict[int, dict[str, float]] = {}
+        require_same_start(settings)
         for run_settings in runs_of(settings):
             with LOG.recording(run_settings.output.log_dir):
                 seed, numbers_of_run = train_run(run_settings, ranks, sets)
@@ -59,6 +62,18 @@ def train(settings: TrainSettings) -> int:
                     print_spread(numbers)
         leave()
     return 0
+
+
+def require_same_start(settings: TrainSettings) -> None:
+    """Raises UserError if the run of one seed would replace the weights from which the next one starts."""
+    weights = Path(settings.network.weights)
+    can_collide = settings.optimisation.seeds and not settings.output.resume and weights.exists()
+    for run in runs_of(settings) if can_collide else ():
+        if weights.resolve().parent == run.output.output_path.resolve():
+            raise UserError(
+                f"--weights {weights}: is in the folder of seed {run.optimisation.seed}, whose run moves the files "
+                "there away. Copy it to another folder, or choose another --output_path."
+            )
 
 
 def runs_of(settings: TrainSettings) -> list[TrainSettings]:

@@ -1,6 +1,7 @@
 """Reads COCO annotations, for splitting or for writing in another format."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -71,8 +72,6 @@ def _files(reading: Reading) -> dict[str, Path]:
             files[name] = find_annotation_file(root, name)
         except UserError:
             continue
-    if files:
-        return files
     kind = re.compile(f"^({'|'.join(KINDS)})_")
     places = (root, root / "annotations")
     others = [path for path in reading.files(".json") if path.parent in places or path.name == ROBOFLOW]
@@ -180,17 +179,26 @@ def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
     """Returns the folders that may contain the images of a set, the most likely first."""
     if reading.told.image_path:
         return [reading.told.image_path]
-    folders = []
-    plain = re.sub(f"^({'|'.join(KINDS)})_", "", file.stem)
-    roots = [reading.source] if reading.source.is_dir() else [file.parent, file.parent.parent]
-    for root in roots:
-        for set_name in dict.fromkeys((plain, name, *spellings_of(name))):
-            try:
-                folders.append(find_image_folder(root, set_name))
-            except UserError:
-                continue
-    folders += [root / below for root in (file.parent, *roots) for below in IMAGE_FOLDERS]
+    if reading.source.is_dir():
+        folders = [*_set_folders(reading.source, file, name)]
+        folders += [root / below for root in (file.parent, reading.source) for below in IMAGE_FOLDERS]
+    else:
+        # The folder above may be a data folder with pictures of its own, unless the file is in a folder annotations.
+        above = [file.parent.parent] if file.parent.name.lower().startswith("annotation") else []
+        folders = []
+        for root in (file.parent, *above):
+            folders += [*_set_folders(root, file, name), *(root / below for below in IMAGE_FOLDERS)]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def _set_folders(root: Path, file: Path, name: str) -> Iterator[Path]:
+    """Yields the folders in `root` that are called like the set `name`, or like its annotation file."""
+    plain = re.sub(f"^({'|'.join(KINDS)})_", "", file.stem)
+    for set_name in dict.fromkeys((plain, name, *spellings_of(name))):
+        try:
+            yield find_image_folder(root, set_name)
+        except UserError:
+            continue
 
 
 def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any) -> dict[str, Path]:

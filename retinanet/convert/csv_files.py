@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.coco.boxes import INSIDE_SHARE, OUTSIDE_SHARE
+from retinanet.coco.boxes import INSIDE_SHARE, OUTSIDE_SHARE, TOLERANCE
 from retinanet.coco.folder import known_set, set_name_of, set_told_by
 from retinanet.coco.formats import CSV_COLUMNS, CsvColumns, csv_columns, csv_delimiter
 from retinanet.convert.image_files import NO_SET, ImageFinder
@@ -48,7 +48,7 @@ def read_csv(reading: Reading) -> Labelled:
     """
     source = reading.source
     folder = reading.root
-    files = reading.files(".csv") if source.is_dir() else sorted(folder.glob("*.csv"))
+    files = reading.files(".csv") if source.is_dir() else sorted({source, *folder.glob("*.csv")})
     if source.is_file():  # other files next to it are read only if they list the classes
         files = [path for path in files if path == source or _may_be_class_list(path)]
     tables = {path: list(_rows(reading, path)) for path in files}
@@ -232,12 +232,16 @@ def _class_list(rows: list[Row], path: Path) -> list[str]:
 
 
 def _are_fractions(rows: list[Row]) -> bool:
-    """Returns True if all coordinates are from 0 to 1, as in Open Images: a file of such boxes can't be in pixels."""
+    """Returns True if all coordinates are from 0 to 1, as in Open Images: a file of such boxes can't be in pixels.
+
+    If they aren't whole numbers, they may lie slightly outside because of rounding.
+    """
     try:
         numbers = [float(word) for row in rows if row.words[5] for word in row.words[1:5]]
     except ValueError:
         return False
-    return bool(numbers) and min(numbers) >= 0 and max(numbers) <= 1
+    slack = TOLERANCE if any(number % 1 for number in numbers) else 0
+    return bool(numbers) and min(numbers) >= -slack and max(numbers) <= 1 + slack
 
 
 def _images(

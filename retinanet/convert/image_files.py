@@ -127,6 +127,12 @@ def annotated_twice(image: Path, where: str, earlier: str) -> DataFault:
     )
 
 
+def require_first(owners: dict[Path, Path], image: Path, file: Path) -> None:
+    """Records in `owners` that `file` has the labels of `image`. Raises DataFault if another file has them already."""
+    if owners.setdefault(image, file) != file:
+        raise annotated_twice(image, str(file), str(owners[image]))
+
+
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
     """Divides the images into sets by the names of their folders; if no folder names a set, all images go into train.
 

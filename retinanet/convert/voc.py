@@ -7,9 +7,10 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from retinanet.coco.folder import SETS, known_set
-from retinanet.convert.image_files import ImageFinder, set_of, sets_by_folder
+from retinanet.convert.image_files import ImageFinder, require_first, set_of, sets_by_folder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
+from retinanet.convert.shapes import DECIMALS, around_rotated
 from retinanet.runtime.errors import CANT_READ, DataFault, UserError, file_error_explained
 from retinanet.runtime.text_files import decoded_xml
 
@@ -79,22 +80,27 @@ def read_voc(reading: Reading) -> Labelled:
         raise UserError(f"{reading.root}: has no XML files. Put the annotations there.")
     finder = ImageFinder(reading)
     pictures: dict[Path, Picture] = {}
+    owners: dict[Path, Path] = {}  # the files of the images
     for file in files:
         with reading.mistakes_collected():
             if (picture := _picture(reading, file, finder)) is not None:
+                require_first(owners, picture.image.path, file)
                 pictures[file] = picture
     is_cvats = any((reading.root / name).exists() for name in ("labelmap.txt", "annotations.xml")) or any(
         picture.is_cvats for picture in pictures.values()
     )
     shift = _shift(reading, pictures, is_cvats)
     names, class_list = _classes(reading, pictures)
-    boxed = {}
+    boxed, num_turned = {}, 0
     for file, picture in pictures.items():
         boxes = []
         for element in picture.objects:
             with reading.mistakes_collected():
                 boxes.append(_box(element, file, names, class_list, shift))
         boxed[file] = picture.image._replace(boxes=boxes)
+        num_turned += sum(_rotation(element, file) != 0 for element in picture.objects)
+    if num_turned:
+        reading.notes.append(f"rotated boxes are read as the upright boxes around them: {num_turned}")
     if not names:
         reading.fail(
             f"{files[0].parent}: no file has an object, so there are no classes. List them in "
@@ -210,8 +216,20 @@ def _box(element: Element, path: Path, names: list[str], class_list: Path | None
             "boxes without area", f"{path}:{box.line}: xmax or ymax is below xmin or ymin. Correct the box."
         )
     # VOC counts pixels from 1, and the box includes its last pixel.
-    size = (x2 - x1 + shift, y2 - y1 + shift)
-    return Box(names.index(name), x1 - shift, y1 - shift, *size, _is_difficult(element, path))
+    sides = (x1 - shift, y1 - shift, x2 - x1 + shift, y2 - y1 + shift)
+    if rotation := _rotation(element, path):
+        left, top, width, height = (round(side, DECIMALS) for side in around_rotated(*sides, rotation))
+        sides = (left, top, width, height)
+    return Box(names.index(name), *sides, _is_difficult(element, path))
+
+
+def _rotation(element: Element, path: Path) -> float:
+    """Returns the attribute `rotation` of an object in degrees: CVAT writes the box as it was before it was rotated."""
+    for each in element.all("attributes"):
+        for attribute in each.all("attribute"):
+            if _text(attribute, "name", path) == "rotation":
+                return _number(attribute, "value", path) % 360
+    return 0.0
 
 
 def _is_difficult(element: Element, path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Creates OpenVINO files: an ONNX file's graph and metadata in OpenVINO's own format."""
 
+import errno
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,10 @@ def write_openvino(model: Any, path: Path) -> int:
     Returns the total size of the two files in bytes. Raises OSError if writing fails.
     """
     with TemporaryDirectory(dir=path.parent) as folder:
-        openvino_library().save_model(model, Path(folder) / path.name, compress_to_fp16=False)
+        try:
+            openvino_library().save_model(model, Path(folder) / path.name, compress_to_fp16=False)
+        except RuntimeError as error:  # OpenVINO doesn't say why
+            raise OSError(errno.EIO, "OpenVINO can't write the file. Is the disk full?") from error
         contents = {
             suffix: (Path(folder) / path.name).with_suffix(suffix).read_bytes() for suffix in (WEIGHTS, path.suffix)
         }

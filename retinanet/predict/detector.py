@@ -190,7 +190,7 @@ class Detector:
         for name in classes:
             if name not in self.class_names:
                 raise UserError(f"{self.path}: has no class {name!r}. Its classes are {', '.join(self.class_names)}")
-        return [self.class_names.index(name) for name in classes]
+        return [label for label, name in enumerate(self.class_names) if name in classes]  # names may repeat
 
     def _tensor_of(self, image: Any) -> Tensor:
         """Returns the image as uint8 [3, height, width]."""

@@ -22,6 +22,7 @@ from retinanet.settings.predict import CROPS, PICTURES
 COLUMNS = ("file_name", "frame", "class", "score", "left", "top", "width", "height")
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # images with other suffixes are written as .png
 QUALITY = 92  # of JPEGs
+NO_ROOM = "Make room, or choose another --output_path."
 
 
 class Outputs:
@@ -62,9 +63,10 @@ class Outputs:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.json.write("\n]\n" if self.num_rows else "]\n")
-        self.files.__exit__(kind, error, trace)
+        with file_error_explained(self.folder, "can't be written to", NO_ROOM):
+            if kind is None:
+                self.json.write("\n]\n" if self.num_rows else "]\n")
+            self.files.__exit__(kind, error, trace)
 
     def add(self, file_name: str, detections: Found, frame: int | None = None) -> None:
         """Writes the detections in an image, or in frame number `frame` of a video."""
@@ -75,9 +77,10 @@ class Outputs:
             row = {"image_id": self.num_images, "category_id": self.category_ids[label], "bbox": box, "score": score}
             row |= {"class": self.class_names[label], "file_name": file_name}
             row |= {} if frame is None else {"frame": frame}
-            self.json.write(("," if self.num_rows else "") + "\n" + json.dumps(row))
             number = "" if frame is None else frame
-            self.table.writerow([cell, number, self.class_names[label], f"{score:.6g}", *(f"{x:.2f}" for x in box)])
+            with file_error_explained(self.folder, "can't be written to", NO_ROOM):
+                self.json.write(("," if self.num_rows else "") + "\n" + json.dumps(row))
+                self.table.writerow([cell, number, self.class_names[label], f"{score:.6g}", *(f"{x:.2f}" for x in box)])
             self.num_rows += 1
             self.by_class[label] += 1
 
@@ -121,7 +124,7 @@ class Outputs:
 
     def _place(self, path: Path) -> Path:
         """Returns free_path(path), after creating the folders above it and adding it to the record."""
-        with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
+        with file_error_explained(path, "can't be written", NO_ROOM):
             path.parent.mkdir(parents=True, exist_ok=True)
             free = free_path(path)
             self.record.write(record_line(free, self.folder))
@@ -129,7 +132,7 @@ class Outputs:
 
     def _write(self, picture: Image.Image, path: Path) -> None:
         path = self._place(path)
-        with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
+        with file_error_explained(path, "can't be written", NO_ROOM):
             kind = Image.registered_extensions()[path.suffix.lower()]
             with written_whole(path, "wb") as file:
                 picture.save(file, kind, quality=QUALITY)

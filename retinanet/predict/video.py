@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinanet.runtime.errors import UserError
+from retinanet.predict.outputs import NO_ROOM
+from retinanet.runtime.errors import UserError, file_error_explained
 
 
 class VideoFrame(NamedTuple):
@@ -81,7 +82,8 @@ class VideoWriter:
                 self.offset = self.last + ticks - time
             self.last = max(self.last + 1, time + self.offset)
             frame.pts, frame.time_base = self.last, self.like.stream.time_base
-        self.container.mux(self.stream.encode(frame))
+        with file_error_explained(self.path, "can't be written", NO_ROOM):
+            self.container.mux(self.stream.encode(frame))
 
     def _start(self, height: int, width: int) -> Any:
         codec = "libx264" if "libx264" in self.av.codecs_available else "mpeg4"
@@ -94,13 +96,18 @@ class VideoWriter:
 
     def close(self, failed: bool = False) -> None:
         """Completes the file, or removes it if `failed` is set or no frame was added."""
-        if self.stream is not None and not failed:
-            self.container.mux(self.stream.encode())
-        self.container.close()
-        if self.stream is None or failed:
-            self.beside.unlink(missing_ok=True)
-        else:
-            self.beside.replace(self.path)
+        is_complete = False
+        try:
+            with file_error_explained(self.path, "can't be written", NO_ROOM):
+                if self.stream is not None and not failed:
+                    self.container.mux(self.stream.encode())
+                self.container.close()  # may have to write, too
+                is_complete = self.stream is not None and not failed
+        finally:
+            if is_complete:
+                self.beside.replace(self.path)
+            else:
+                self.beside.unlink(missing_ok=True)
 
     def __enter__(self) -> "VideoWriter":
         return self

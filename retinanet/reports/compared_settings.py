@@ -12,7 +12,7 @@ from retinanet.settings.train import UNLISTED, earlier_settings
 MADE_FROM = ("checkpoint", "epoch", "git_commit")
 NOT_COMPARED = UNLISTED | {"output_path"}  # the checkpoint's path says more
 # Flags of test.py that affect the detections.
-COMPARED_IN_TEST = {*FOR_DETECTION, "precision"} - {
+COMPARED_IN_TEST = {*FOR_DETECTION, "precision", "exif"} - {
     *("results_path", "checkpoint_path", "log_dir", "depth", "batch_size", "workers")
 }
 MOST_LETTERS = 48  # of a value in the table; enough for a git commit

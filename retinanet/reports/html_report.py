@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from retinanet.reports.fonts import give_fonts
 from retinanet.reports.html_page import Illustration, PageText, page_of
 from retinanet.reports.metrics import evaluation_numbers, json_text
 from retinanet.reports.page_data import Run, page_data
-from retinanet.runtime.errors import file_error_explained
+from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.printable import counted
 
@@ -147,10 +148,11 @@ def _worst_images(
     for image in np.argsort(-badness, kind="stable")[:WORST_IMAGES].tolist():
         if badness[image] > 0:
             title = dataset.annotations.file_name(image)
-            if kind == MISSED:
-                panels.append(chosen_objects_panel(title, dataset, image, chosen))
-            else:
-                panels.append(chosen_detections_panel(title, dataset, image, analysis, chosen))
+            with suppress(UserError):  # an unreadable image is left out, like a missing one
+                if kind == MISSED:
+                    panels.append(chosen_objects_panel(title, dataset, image, chosen))
+                else:
+                    panels.append(chosen_detections_panel(title, dataset, image, analysis, chosen))
     return panels, len(images)
 
 

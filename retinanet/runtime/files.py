@@ -11,6 +11,7 @@ from typing import IO, Any
 from retinanet.runtime.errors import UserError
 
 UNFINISHED = ".part"  # the suffix of a file that is still being written
+LONGEST_NAME = 255  # bytes
 WRITER = "[0-9a-f]" * 8  # the pattern of the random characters before the suffix, which differ for every writer
 
 
@@ -24,7 +25,9 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
     writing fails.
     """
     path = Path(path)
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    ending = f".{secrets.token_hex(4)}{UNFINISHED}"
+    start = os.fsdecode(os.fsencode(path.name)[: LONGEST_NAME - len(ending)])  # a name may be as long as is allowed
+    beside = path.with_name(start + ending)
     # Create a new file: never truncate an existing one or follow a link.
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:

@@ -243,4 +243,7 @@ def check_command(settings: TrainSettings) -> str:
     words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]
     if tiles := settings.data.tiling.tiles:
         words += tiles.words
+    for name in ("exif", "white_level", "max_pixels"):
+        if (value := flat(settings)[name]) != flat(TrainSettings())[name]:
+            words += [f"--{name}", str(value)]
     return shlex.join([*words, *anchor_words(settings.network.anchors.shapes)])

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import resource
@@ -179,3 +180,16 @@ def test_a_file_too_large_for_the_disk_says_how_much_it_needs(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_a_file_that_cannot_be_read_at_the_moment_does_not_count_as_damaged(tmp_path, monkeypatch, error):
+    """Otherwise, a run that is resumed on a disk with trouble would start anew."""
+    save_file({"a": torch.zeros(1)}, tmp_path / "last.pt")
+
+    def fail(*_arguments, **_more):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        load_file(tmp_path / "last.pt", "a checkpoint")

@@ -4,6 +4,7 @@ import os
 import time
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,7 @@ from retinanet.coco.results import (
     read_record,
     read_results,
     read_zip,
+    record_path,
     results_text,
     set_aside,
     write_results,
@@ -219,3 +221,9 @@ def test_damaged_bytes_are_refused_or_do_not_matter(tmp_path, data):
     except UserError as refused:
         text = str(refused).encode()
     assert text == TEXT * 5 or text.startswith(f"{path}: ".encode())
+
+
+def test_names_without_json_have_records_of_their_own():
+    names = ("val.json", "VAL.JSON", "val.zip", "val_t0.3", "val_t0.4", "val")
+    records = ("val.run.json", "VAL.run.json", "val.run.json", "val_t0.3.run.json", "val_t0.4.run.json", "val.run.json")
+    assert [record_path(Path(name)) for name in names] == [Path(name) for name in records]

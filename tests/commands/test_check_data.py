@@ -447,3 +447,13 @@ def test_a_picture_that_can_not_be_written(script, good, tmp_path):
     run = script("retinanet/check_data/__main__", "--coco_path", good, "--picture_path", nowhere)
     assert run.code == 2
     assert f"{nowhere}: can't be written" in run.err
+
+
+def test_a_set_without_any_valid_image_is_reported(check, coco_path):
+    def without_sizes(content):
+        for image in content["images"]:
+            del image["width"]
+
+    change_json(coco_path / "train.json", without_sizes)
+    code, found, _ = check(coco_path, "--min_side", 608, "--max_side", 1024)
+    assert (code, "train image_size_malformed" in found) == (1, True)

@@ -125,19 +125,20 @@ def test_the_comparison_has_numbers_too(script, folder):
 
 def test_a_comparison_lists_the_settings_that_differ(script, folder):
     assert script("test", *TEST, "--results_path", "a.json").code == 0
-    other = ("--checkpoint_path", "output/other.pt", "--results_path", "b.json", "--flip_test")
+    other = ("--checkpoint_path", "output/other.pt", "--results_path", "b.json", "--flip_test", "--exif", "upright")
     assert script("test", *TEST, *other).code == 0
     run = script("test", "--compare", "a.json", "b.json", "--num_draws", 0, "--json", "n.json")
     lines = [re.split("  +", line) for line in run.out.splitlines()]
     first = lines.index(["Settings that differ", "A", "B"])
-    assert lines[first + 1 : first + 4] == [
+    assert lines[first + 1 : first + 5] == [
         ["checkpoint", "output/model_final.pt", "output/other.pt"],
         ["--learning_rate", "0.001", "0.002"],
+        ["test.py --exif", "raw", "upright"],
         ["test.py --flip_test", "False", "True"],
     ]
     differing = json.loads((folder / "n.json").read_text())["settings_that_differ"]
     assert {"name": "--learning_rate", "a": 0.001, "b": 0.002} in differing
-    assert len(differing) == 3
+    assert len(differing) == 4
     same = script("test", "--compare", "a.json", "a.json", "--num_draws", 0)
     assert "Settings that differ: none" in same.out.splitlines()
     (folder / "b.json").write_text((folder / "b.json").read_text() + " ")

@@ -20,6 +20,7 @@ def test_pictures_of_equal_names_are_numbered(script, coco_path, tmp_path, monke
             entry.update(file_name=name, width=64, height=64)
 
     change_json(coco_path / "val.json", rename)
+    Path("vis.png").mkdir()  # the usual picture, which isn't written
     run = script("vis", "--coco_path", coco_path, "--num_images", 5, "--output_path", "pictures")
     assert run.code == 0, run.err
     assert "5 pictures in pictures" in run.out

@@ -104,6 +104,7 @@ def test_a_run_stopped_within_an_epoch_resumes_at_the_next_batch(script, undistu
     refused = script("train", *flags, "--epochs", 1, "--resume")
     assert refused.code == 2
     assert "has trained 1 epoch and 2 iterations, which is more than --epochs 1. Set --epochs to 2 or" in refused.err
+    assert "which is more than --epochs 1" in refused.err
     again = script("train", *flags, "--eval_every", 1, "--resume")  # these are no longer the weights of epoch 1
     assert again.code == 0
     assert f"Resumed from {output} after 1 epochs and 2 iterations" in again.out

@@ -170,3 +170,15 @@ def test_numbers_that_are_not_known(capsys):
     assert told["APs"] == ["-"] * 4
     print_spread({1: {"AP": 0.25}})
     assert table(capsys.readouterr().out)["AP"] == ["0.2500", "-", "0.2500"]
+
+
+def test_weights_that_one_seeds_run_would_replace_are_refused(script, tmp_path, monkeypatch):
+    for name in ("train", "val"):
+        write_set(tmp_path / "data", name, 4)
+    monkeypatch.chdir(tmp_path)
+    assert script("train", *FLAGS, "--output_path", "output/seed0").code == 0
+    how = (*FLAGS, "--weights", "output/seed0/best.pt", "--output_path", "output")
+    refused = script("train", *how, "--seeds", 0, 1)
+    assert (refused.code, (tmp_path / "output" / "before_1").exists()) == (2, False)
+    assert "--weights output/seed0/best.pt: is in the folder of seed 0, whose run moves the files" in refused.err
+    assert not (tmp_path / "output" / "seed0" / "before_1").exists()

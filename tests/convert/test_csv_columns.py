@@ -114,3 +114,14 @@ def test_the_docs_name_every_column():
         *(name for each in (*CSV_BOXES, CSV_CORNERS) for same in each for name in same),
     }
     assert named >= {name for same in CSV_IMAGE_SIZES for name in same}
+
+
+def test_a_file_with_capital_letters_in_its_suffix():
+    write({"set/TRAIN.CSV": "a.png,12,8,32,32,cat\n"})
+    assert converted("set/TRAIN.CSV") == {"train": {"a.png": CAT}}
+
+
+def test_fractions_that_rounding_takes_beyond_one():
+    rows = "a.png,0.1875,0.166666667,0.3125,0.5,cat\na.png,0.5,0.5,0.5003,0.5,dog\n"
+    write({"set/train.csv": f"image,x,y,w,h,label\n{rows}"})
+    assert converted("set") == {"train": {"a.png": [*CAT, ("dog", 32.0, 24.0, 32.0, 24.0, False)]}}

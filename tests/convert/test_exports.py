@@ -401,6 +401,15 @@ def test_roboflows_category_that_is_the_name_of_the_project_is_left_out(capsys):
     assert "category 0 (pets) is the group of all others" in capsys.readouterr().out
 
 
+def test_a_rotated_box_in_cvats_voc_is_the_box_around_it(capsys):
+    rotation = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
+    write({"set/Annotations/a.xml": voc_xml("a.png", voc_object(extra=rotation, box=(10, 20, 30, 24)))})
+    write({"set/JPEGImages/a.png": None, "set/labelmap.txt": "# label:color_rgb:parts:actions\ncat:::\n"})
+
+    assert converted("set") == {"train": {"a.png": [("cat", 18.0, 12.0, 4.0, 20.0, False)]}}
+    assert "rotated boxes are read as the upright boxes around them: 1" in capsys.readouterr().out
+
+
 def test_labelmes_shapes_of_a_group_are_an_object(capsys):
     content = json.loads(labelme("a.png"))
     point = {"label": "cat", "points": [[1, 1]], "shape_type": "point"}
@@ -438,6 +447,16 @@ def test_labelmes_shapes_of_a_group_are_an_object(capsys):
             {"a.xml": CVATS_XML.replace("b.png", "cam 2/a.png"), "images/a.png": None},
             (),
             "set/a.xml:10: its image is set/images/a.png, which already has the labels of a.png. If these",
+        ),
+        (
+            {"a.xml": voc_xml("a.png"), "b.xml": voc_xml("a.png"), "a.png": None},
+            (),
+            "set/b.xml: its image is set/a.png, which already has the labels of set/a.xml. If these",
+        ),
+        (
+            {"a.json": labelme("a.png"), "b.json": labelme("a.png"), "a.png": None},
+            (),
+            "set/b.json: its image is set/a.png, which already has the labels of set/a.json. If these",
         ),
         (
             {"a.json": json.dumps([task(1, "cam 1/a.png"), task(2, "cam 2/a.png")]), "a.png": None},

@@ -155,3 +155,13 @@ def test_labelmes_image_is_where_its_json_says_even_outside_the_source(capsys):
     assert "Files: 2 read, 1 not read: 1 not named by the annotations" in capsys.readouterr().out
     more = converted("set/labels", "--allow_unlabelled", output_path="again")
     assert more == {"train": {"a.png": CAT, "b.png": []}}
+
+
+def test_a_single_file_never_takes_the_pictures_of_a_dataset_around_it():
+    write({"data/train.json": json.dumps(coco_json(["a.png"])), "data/images/train/a.png": None})
+    write({"data/new/labels.json": json.dumps(coco_json(["a.png"])), "data/new/pictures/a.png": None})
+    with pytest.raises(UserError, match=r"a\.png"):
+        converted("data/new/labels.json")
+    write({"data/new/b.png": None, "data/new/a.png": None})
+    assert converted("data/new/labels.json") == {"train": {"a.png": CAT}}
+    assert Path("out/images/train/a.png").samefile("data/new/a.png")

@@ -79,3 +79,9 @@ def test_a_set_of_which_nothing_is_left_is_refused(text):
     with pytest.raises(UserError, match="nothing is left of the set train, since all its images have mistakes"):
         converted("set", "--bad_labels", "skip")
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("other", ["valid.json", "validation.json", "annotations/instances_val2017.json"])
+def test_a_set_with_another_spelling_beside_train_is_read_too(other):
+    write({"set/train.json": COCO, f"set/{other}": COCO, "set/a.png": None})
+    assert converted("set") == {"train": {"a.png": CAT}, "val": {"a.png": CAT}}

@@ -110,6 +110,9 @@ def test_classes(tmp_path, coco_path):
 
     assert set(everything.names) == set(Detector(path).class_names)
     assert set(Detector(path, "cpu", threshold=0, classes=[name])(image).names) == {name}
+    both = Detector(path, "cpu", threshold=0, classes=[name])
+    both.class_names = [name] * len(both.class_names)  # a set may have several classes of one name
+    assert both._labels_of([name]) == list(range(len(both.class_names)))
     with pytest.raises(UserError, match=r"best.pt: has no class 'horse'. Its classes are"):
         Detector(path, "cpu", classes=["horse"])
 

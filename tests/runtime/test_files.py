@@ -97,3 +97,10 @@ def test_a_killed_writer_leaves_what_is_removed(tmp_path):
     assert left.startswith("last.pt.")
     remove_unfinished(tmp_path, "last.pt")
     assert not os.listdir(tmp_path)
+
+
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
+    path = tmp_path / ("ä" * 125 + ".json")  # 255 bytes
+    with written_whole(path) as file:
+        file.write("whole")
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["whole"]

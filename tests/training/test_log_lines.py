@@ -80,6 +80,9 @@ def test_other_matchers_are_not_silent_about_what_they_leave(lines):
 
 def test_the_command_that_checks_has_the_anchors_that_are_not_the_defaults():
     assert "anchor" not in check_command(TrainSettings())
+    how = {"exif": "raw", "white_level": 4095, "max_pixels": 10**9}  # how the run reads its images
+    flags = "--exif raw --white_level 4095 --max_pixels 1000000000"
+    assert check_command(with_values(TrainSettings(), how)).endswith(f" {flags}")
     settings = with_values(TrainSettings(), {"anchor_scale": 2.5, "anchor_ratios": (0.4, 1.0), "anchor_octaves": 2})
     assert check_command(settings).endswith(" --anchor_scale 2.5 --anchor_ratios 0.4 1 --anchor_octaves 2")
 
