@@ -150,9 +150,8 @@ def _write(content: str, path: Path) -> None:
 
 def record_path(path: Path) -> Path:
     """Returns the path of the record of the result file `path`, such as val_bbox_results.run.json."""
-    stem = (
-        path.stem if path.suffix.lower() in (".json", ".zip") else path.name
-    )  # other suffixes may be a part of the name
+    # Anything else after a dot, as in val_t0.3, is a part of the name.
+    stem = path.stem if path.suffix.lower() in (".json", ".zip") else path.name
     return path.with_name(f"{stem}.run.json")
 
 
