@@ -14,7 +14,7 @@ def test_a_profile_lists_the_time_of_one_call(capsys, monkeypatch):
 
     out = capsys.readouterr().out
     rows = re.findall(r"^\| (\S+|\d+ others) \| ([\d.]+) \| ([\d.]+)% \| (\d+) \|$", out, re.MULTILINE)
-    assert ("aten::relu", "1") in [(name, calls) for name, _, _, calls in rows]
+    assert any("convolution" in name and calls == "1" for name, _, _, calls in rows)  # it takes most of the time
     assert abs(sum(float(share) for _, _, share, _ in rows) - 100) < 1
     total = float(re.search(r"^All: ([\d.]+) ms\.", out, re.MULTILINE)[1])
     assert abs(sum(float(time) for _, time, _, _ in rows) - total) < 0.2
