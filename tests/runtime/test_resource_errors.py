@@ -1,8 +1,11 @@
 import errno
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -220,13 +223,17 @@ def test_shortages_are_told_by_name(error, told):
 
 
 @pytest.mark.parametrize("room", ["16k", "64k"])
-def test_little_shared_memory_ends_the_run_at_once(coco_path, tmp_path, room):
+def test_little_shared_memory_ends_the_run_at_once(coco_path, room, request):
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))  # tmp_path may be in /dev/shm, which the mount hides
+    request.addfinalizer(lambda: shutil.rmtree(folder))
+    shutil.copytree(coco_path, folder / "data")
     mount = f"mount -t tmpfs -o size={room} tmpfs /dev/shm"
     if subprocess.run(["unshare", "-m", "bash", "-c", mount], capture_output=True).returncode:
         pytest.skip("mounting a small /dev/shm needs root")
-    flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 2, "--timeout", 50)
+    flags = ("--coco_path", folder / "data", "--output_path", folder / "output", *TINY, "--workers", 2, "--timeout", 50)
     words = shlex.join(map(str, [sys.executable, ROOT / "train.py", *flags]))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    cache = {"XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(
         ["unshare", "-m", "bash", "-c", f"{mount} && {words}"],
         capture_output=True,
