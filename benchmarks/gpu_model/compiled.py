@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 class Planned:
     """A context in which compiled functions return uninitialised tensors.
 
-    `moved` lists the bytes that each kernel moves, except those of the convolutions.
+    `moved` lists the bytes that each kernel moves, except for convolutions.
     """
 
     def __init__(self) -> None:

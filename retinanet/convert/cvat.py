@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from retinanet.coco.folder import WITHOUT_SPLIT, known_set
-from retinanet.convert.image_files import NO_SET, ImageFinder, annotated_twice, set_of
+from retinanet.convert.image_files import NO_SET, ImageFinder, require_first, set_of
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, require_unique
 from retinanet.convert.shapes import around_points, around_rotated, clear_box, without_box
@@ -45,9 +45,7 @@ def read_cvat(reading: Reading) -> Labelled:
     for element in images:
         with reading.mistakes_collected():
             image, subset = _image(reading, element, file, names, finder, left_out)
-            if image.path in owners:
-                raise annotated_twice(image.path, f"{file}:{element.line}", owners[image.path])
-            owners[image.path] = element.attributes["name"]
+            require_first(owners, image.path, f"{file}:{element.line}", element.attributes["name"])
             name = known_set(subset) or ""
             is_other = subset and not name and subset.lower() not in WITHOUT_SPLIT
             (others if is_other else sets.setdefault(name, {}))[image.path] = image

@@ -118,19 +118,18 @@ def num_shared(one: Sequence[str], other: Sequence[str]) -> int:
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
-def annotated_twice(image: Path, where: str, earlier: str) -> DataFault:
-    """Returns a DataFault for the annotation at `where`, whose image already has the labels of `earlier`."""
-    return DataFault(
-        "names of several images",
-        f"{where}: its image is {image}, which already has the labels of {earlier}. If these are two images, put both "
-        "there; otherwise, remove one of the two.",
-    )
+def require_first(owners: dict[Path, str], image: Path, where: str, name: str = "") -> None:
+    """Records in `owners` that the annotation at `where`, called `name` if given, has the labels of `image`.
 
-
-def require_first(owners: dict[Path, Path], image: Path, file: Path) -> None:
-    """Records in `owners` that `file` has the labels of `image`. Raises DataFault if another file has them already."""
-    if owners.setdefault(image, file) != file:
-        raise annotated_twice(image, str(file), str(owners[image]))
+    Raises DataFault if another annotation has them already.
+    """
+    if image in owners:
+        raise DataFault(
+            "names of several images",
+            f"{where}: its image is {image}, which already has the labels of {owners[image]}. If these are two images, "
+            "put both there; otherwise, remove one of the two.",
+        )
+    owners[image] = name or where
 
 
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:

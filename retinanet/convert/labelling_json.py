@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from retinanet.coco.json_values import is_number, is_text
 from retinanet.convert.coco_files import plain_names
-from retinanet.convert.image_files import ImageFinder, annotated_twice, require_first, sets_by_folder
+from retinanet.convert.image_files import ImageFinder, require_first, sets_by_folder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage
 from retinanet.convert.shapes import Sides, around_points, clear_box, without_box
@@ -70,9 +70,7 @@ def read_labelstudio(reading: Reading) -> Labelled:
                 several.add(where)
             if is_repeated:
                 continue
-            if image in owners:
-                raise annotated_twice(image, where, owners[image])
-            owners[image] = where
+            require_first(owners, image, where)
             size = reading.size(image, where)
             if "annotations" in task:
                 results = [result for each in annotations[:1] for result in _list(each.get("result"))]
@@ -170,7 +168,7 @@ def read_labelme(reading: Reading) -> Labelled:
     files = [reading.source] if reading.source.is_file() else reading.files(".json")
     finder, left_out = ImageFinder(reading), Counter[str]()
     labels: dict[Path, Labels] = {}
-    owners: dict[Path, Path] = {}  # the files of the images
+    owners: dict[Path, str] = {}  # the files of the images
     for file in files:
         with reading.mistakes_collected():
             content = _labelme_content(reading, file)
@@ -182,7 +180,7 @@ def read_labelme(reading: Reading) -> Labelled:
             wide, high = content.get("imageWidth"), content.get("imageHeight")
             known = (wide, high) if is_number(wide) and is_number(high) else None
             size = finder.size(image, str(file), known, str(file))
-            require_first(owners, image, file)
+            require_first(owners, image, str(file))
             labels[file] = Labels(LabelledImage(image, image.name, *size, []), [])
             groups: dict[Any, list[Shape]] = {}
             for number, shape in enumerate(_list(content["shapes"])):

@@ -80,11 +80,11 @@ def read_voc(reading: Reading) -> Labelled:
         raise UserError(f"{reading.root}: has no XML files. Put the annotations there.")
     finder = ImageFinder(reading)
     pictures: dict[Path, Picture] = {}
-    owners: dict[Path, Path] = {}  # the files of the images
+    owners: dict[Path, str] = {}  # the files of the images
     for file in files:
         with reading.mistakes_collected():
             if (picture := _picture(reading, file, finder)) is not None:
-                require_first(owners, picture.image.path, file)
+                require_first(owners, picture.image.path, str(file))
                 pictures[file] = picture
     is_cvats = any((reading.root / name).exists() for name in ("labelmap.txt", "annotations.xml")) or any(
         picture.is_cvats for picture in pictures.values()

@@ -237,13 +237,13 @@ def range_lines(dataset: CocoDataset) -> list[str]:
 
 
 def check_command(settings: TrainSettings) -> str:
-    """Returns the check_data command for the run's sets, image size and anchors."""
+    """Returns the check_data command for the run's sets, read as the run reads them, and its image size and anchors."""
     words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.data.coco_path)]
     words += ["--sets", *dict.fromkeys((settings.data.train_set, settings.data.val_set))]
     words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]
     if tiles := settings.data.tiling.tiles:
         words += tiles.words
+    ours, defaults = flat(settings), flat(TrainSettings())
     for name in ("exif", "white_level", "max_pixels"):
-        if (value := flat(settings)[name]) != flat(TrainSettings())[name]:
-            words += [f"--{name}", str(value)]
+        words += [f"--{name}", str(ours[name])] if ours[name] != defaults[name] else []
     return shlex.join([*words, *anchor_words(settings.network.anchors.shapes)])
