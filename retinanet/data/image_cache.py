@@ -1,12 +1,13 @@
 """Caches decoded images in memory that all loader workers share."""
 
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from retinanet.runtime.free_memory import free_memory
 
 SHARED_MEMORY = Path("/dev/shm")  # where PyTorch keeps shared memory on Linux
 
@@ -47,15 +48,7 @@ def spare_memory() -> int:
 
     Workers and the network need the rest.
     """
-    free = [_available_memory()]
+    free = [free_memory()]
     if SHARED_MEMORY.is_dir():
         free.append(shutil.disk_usage(SHARED_MEMORY).free)
     return min(free) // 2
-
-
-def _available_memory() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except OSError:  # not Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
