@@ -34,8 +34,8 @@ from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.detector.structures import Detections
 from retinanet.evaluation.coco_table import evaluate
+from retinanet.evaluation.detect_images import found_in_batch
 from retinanet.evaluation.detect_set import batches_of_set, found_in_set
-from retinanet.evaluation.looks import found_in_batch
 from retinanet.runtime.console import run, say
 from retinanet.runtime.device import autocast, choose_precision, num_workers
 from retinanet.runtime.errors import Diverged

@@ -20,7 +20,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
 from retinanet.detector.windows import SparseNetwork, can_be_sparse
-from retinanet.evaluation.looks import Looks, detect_images, found_in_batch
+from retinanet.evaluation.detect_images import Looks, detect_images, found_in_batch
 from retinanet.evaluation.views import ONE_VIEW, Look, Views, look_with, merged_views
 from retinanet.runtime.device import searching_algorithms
 from retinanet.runtime.errors import UserError

@@ -18,7 +18,7 @@ from retinanet.coco.results import Found
 from retinanet.coco.score_thresholds import above
 from retinanet.data.images import read_upright, upright
 from retinanet.data.transforms import longest_at, to_tensor
-from retinanet.evaluation.looks import Looks, detect_images
+from retinanet.evaluation.detect_images import Looks, detect_images
 from retinanet.evaluation.views import Views
 from retinanet.predict.networks import opened
 from retinanet.predict.runners import ONNX, OPENVINO

@@ -1,4 +1,4 @@
-"""Defines the exceptions that end a run early; the scripts turn each into an exit code and at most one message."""
+"""Defines the exceptions that end a run early; console.py turns each into an exit code and at most one message."""
 
 import re
 from collections.abc import Iterator

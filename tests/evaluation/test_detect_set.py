@@ -6,8 +6,8 @@ import torch
 
 from retinanet.coco.results import Found, rows_of
 from retinanet.detector.structures import Detections
+from retinanet.evaluation.detect_images import found_in_batch
 from retinanet.evaluation.detect_set import found_in_set
-from retinanet.evaluation.looks import found_in_batch
 
 
 def test_rows_are_in_original_pixels_with_category_ids():

@@ -32,8 +32,8 @@ from retinanet.detector.boxes import decode
 from retinanet.detector.detect import detect
 from retinanet.detector.settings import Architecture, DetectionSettings
 from retinanet.detector.structures import Predictions
+from retinanet.evaluation.detect_images import found_in_batch
 from retinanet.evaluation.detect_set import detect_all, found_in_set
-from retinanet.evaluation.looks import found_in_batch
 from retinanet.evaluation.views import Views, look_with, merged_views, mirrored, resized_boxes, views_line
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks

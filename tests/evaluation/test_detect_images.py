@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from retinanet.data.tiles import tile_corners
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates
-from retinanet.evaluation.looks import Looks, detect_images, moved, without_cut_off
+from retinanet.evaluation.detect_images import Looks, detect_images, moved, without_cut_off
 from retinanet.evaluation.views import Views
 from retinanet.settings.shared import Tiles
 
