@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.checkpoints.output_folder import best_and_final_line
-from retinanet.coco.json_values import is_text
 from retinanet.coco.results import Found
 from retinanet.convert.prelabels import DistinctNames, labelled_image, prelabels
 from retinanet.convert.sets import Labelled, LabelledImage
@@ -33,7 +32,6 @@ from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.printable import counted, printable
 from retinanet.runtime.streams import hides_bars
 from retinanet.runtime.tree import Tree
-from retinanet.settings.convert import YOLO
 from retinanet.settings.predict import CROPS, PICTURES, PRELABELS, PredictSettings
 
 MOST_PIXELS = 60_000_000  # a group of images ends at this many pixels, of three bytes each
@@ -121,11 +119,6 @@ class Annotating:
             raise UserError(f"{videos[0].path}: --save {' '.join(self._kinds)} is for images. Leave it out for videos.")
         if self._kinds and videos:
             say(f"Note: {self._formats} without {counted(len(videos), 'video')}: only images are annotated")
-        in_text = [kind for kind in self._kinds if kind != YOLO]  # formats whose files contain the images' names
-        for path, name, _ in images if in_text else ():
-            if not is_text(name):
-                kinds = " and ".join(in_text)
-                raise UserError(f"{path}: its name isn't UTF-8. Rename it, or leave {kinds} out of --save.")
         names = DistinctNames()
         empty = [LabelledImage(path, names.add(name), 1, 1, []) for path, name, _ in images]
         for kind in self._kinds:

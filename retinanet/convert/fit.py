@@ -7,6 +7,7 @@ from pathlib import Path
 
 from retinanet.coco.folder import SETS
 from retinanet.coco.formats import WORDS
+from retinanet.coco.json_values import is_text
 from retinanet.convert.sets import (
     Box,
     Labelled,
@@ -32,6 +33,9 @@ def fitted(labelled: Labelled, kind: str, source: Path) -> Labelled:
 
     Raises UserError, naming the `source` or an image, if classes, names or sets can't be expressed.
     """
+    if kind != YOLO:
+        for image in _images(labelled.sets):
+            _require_text(image.name, f"{image.path}: the name {image.name!r}", kind)
     if kind == COCO:
         _require_distinct_files(labelled)
         labelled, more = with_entries(labelled)
@@ -46,8 +50,6 @@ def fitted(labelled: Labelled, kind: str, source: Path) -> Labelled:
         _require_sets(labelled, kind, source)
         _require_distinct_stems(labelled, kind)
     for image in _images(labelled.sets):
-        if kind != YOLO:
-            _require_text(image.name, f"{image.path}: the name {image.name!r}", kind)
         if kind != CSV and Path(image.name).suffix.lower() not in image_suffixes():
             raise UserError(
                 f"{image.path}: {WORDS[kind]} finds images by their suffix, such as .jpg, which "
@@ -137,11 +139,19 @@ def _require_sizes(labelled: Labelled, source: Path) -> None:
 
 
 def _require_text(text: str, what: str, kind: str) -> None:
-    """Raises UserError unless `text` is one line without spaces at either end and, for VOC, valid in XML."""
+    """Raises UserError unless `text` can be encoded, and outside COCO is one line without spaces at either end.
+
+    For VOC, it has to be valid in XML too.
+    """
+    advice = either("Rename it", "choose another --to", "leave the format out of --save")
+    if not is_text(text):
+        raise UserError(f"{what} isn't UTF-8, which {WORDS[kind]} needs. {advice}.")
+    if kind == COCO:
+        return
     if text != text.strip() or len(text.splitlines()) > 1 or (kind == VOC and NOT_IN_XML.search(text)):
         raise UserError(
             f"{what} begins or ends with a space, or has a line break or control character, which {WORDS[kind]} "
-            f"can't hold. {either('Rename it', 'choose another --to', 'leave the format out of --save')}."
+            f"can't hold. {advice}."
         )
 
 

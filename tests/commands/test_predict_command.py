@@ -294,7 +294,7 @@ def test_a_name_that_is_not_utf8_is_refused_only_by_formats_with_names(script, c
     how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--threshold", 0, "--save", "yolo")
     run = script(PREDICT, image, *how, "coco", "voc")
     assert (run.code, run.err.count("\n")) == (2, 1)
-    assert r"caf\udce9.png: its name isn't UTF-8. Rename it, or leave coco and voc out of --save." in run.err
+    assert r"caf\udce9.png' isn't UTF-8, which the COCO format needs. Rename it or leave the format" in run.err
     assert not Path("predictions").exists()
     assert script(PREDICT, image, *how).code == 0
     assert {row["file_name"] for row in rows_in(Path("predictions"))} == {str(image)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image
-from support.conversions import HEIGHT, WIDTH, coco_json, write
+from support.conversions import CLASSES, HEIGHT, ROW, WIDTH, coco_json, write
 
 from retinanet.commands.convert import convert
 from retinanet.runtime.errors import UserError
@@ -105,6 +105,17 @@ def test_names_that_a_format_can_not_hold_are_refused(kind, names, message):
     with pytest.raises(UserError, match=message):
         run("set", "--to", kind, "--output_path", "there")
     assert os.listdir() == ["set"]
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_formats_with_names():
+    name = os.fsdecode(b"caf\xe9")
+    write({"set/data.yaml": f"train: images\n{CLASSES}", f"set/labels/{name}.txt": ROW, f"set/images/{name}.png": None})
+    for kind in ("voc", "csv", "coco"):
+        with pytest.raises(UserError, match=r"isn't UTF-8, which .* needs. Rename it or choose another"):
+            run("set", "--to", kind, "--output_path", "there")
+        assert os.listdir() == ["set"]
+    run("set", "--to", "yolo", "--output_path", "there")
+    assert Path(f"there/labels/train/{name}.txt").exists()
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc", "csv", "coco"])
