@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from retinanet.checkpoints.state_dicts import looks_like, other_detector, read_state_file, resnet_prefix, without_prefix
-from retinanet.detector.backbone import BLOCKS, Backbone
-from retinanet.detector.settings import DEPTHS
+from retinanet.detector.backbone import Backbone
+from retinanet.detector.settings import BLOCKS, BOTTLENECKS, DEPTHS
 from retinanet.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def depths_of(names: Iterable[str]) -> list[int]:
         stage, block = int(match[1]), int(match[2])
         counts[stage] = max(counts.get(stage, 0), block + 1)
     if any(match[3] == "conv3" for match in matches):
-        fitting = [depth for depth in DEPTHS if depth >= 50]
+        fitting = [depth for depth in DEPTHS if depth >= BOTTLENECKS]
     elif sum(counts.values()) > 1:  # at least one block is complete, without a third convolution
-        fitting = [depth for depth in DEPTHS if depth < 50]
+        fitting = [depth for depth in DEPTHS if depth < BOTTLENECKS]
     else:
         fitting = list(DEPTHS)
     last = max(counts, default=0)

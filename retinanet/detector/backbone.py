@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.detector.settings import STAGES
+from retinanet.detector.settings import BLOCKS, BOTTLENECKS, STAGES
 
-# The number of blocks in layer1 to layer4. A block has three convolutions at depth 50 and above, otherwise two.
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 WIDTHS = (64, 128, 256, 512)
 
 
@@ -50,7 +48,7 @@ def _convolution(channels: int, out_channels: int, side: int, stride: int = 1) -
 
 def growth_of(depth: int) -> int:
     """Returns the ratio of a block's output channels to the channels of its 3x3 convolutions."""
-    return 1 if depth < 50 else 4
+    return 1 if depth < BOTTLENECKS else 4
 
 
 def _layers(depth: int) -> Iterator[nn.Sequential]:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-DEPTHS = (18, 34, 50, 101, 152)
+# The number of blocks in layer1 to layer4 of each ResNet. A block has three convolutions from BOTTLENECKS on, else two.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+DEPTHS = tuple(BLOCKS)
+BOTTLENECKS = 50
 # The stages of the ResNet, input first, and the names of their modules in torchvision.
 STAGES = {"stem": ("conv1", "bn1"), **{name: (name,) for name in ("layer1", "layer2", "layer3", "layer4")}}
 CHANNELS = 256  # width of the pyramid and the heads

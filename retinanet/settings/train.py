@@ -58,6 +58,7 @@ from retinanet.settings.shared import (
 
 RECORD = "run.json"  # the name of a run's record
 PUBLISHED, STRONG = "published", "strong"
+STEP, COSINE = SCHEDULES = ("step", "cosine")
 # The learning-rate multiplier of the pretrained ResNet, and the limit on its rate with Adam and AdamW: at a higher
 # rate, the ResNet would forget what it has learned.
 RESNET_SHARE, RESNET_RATE = 0.15, 3e-5
@@ -67,7 +68,7 @@ SIDES_FROM_EPOCHS = 12  # in shorter runs, an object appears too rarely at each 
 RECIPES: dict[str, dict[str, Any]] = {
     PUBLISHED: {},
     STRONG: {
-        "schedule": "cosine",
+        "schedule": COSINE,
         "warmup_share": 0.05,
         "ema_share": 0.05,
         "learning_rate": 2e-4,
@@ -87,7 +88,6 @@ DEPTHS_OF_V2 = (50, 101, 152)  # the depths for which torchvision has newer Imag
 DETECTOR = Architecture(50, 256, "group")
 NORM_STATISTICS = ("auto", "frozen", "learned")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-STEP, COSINE = SCHEDULES = ("step", "cosine")
 TENSORBOARD, MLFLOW, WANDB = TRACKERS = ("tensorboard", "mlflow", "wandb")
 PUBLISHED_SEED = 3407  # the seed of the published runs
 RANDOM = "random"  # the seed that rank 0 draws for all ranks
@@ -636,18 +636,18 @@ UNLISTED = MAY_CHANGE - {"recipe", "output_path", "batch_size", "epochs"}
 
 def as_flags(architecture: Architecture) -> list[str]:
     """Returns the architecture as train.py's flags, always in the same order, so that architectures can be compared."""
+    flags = {name: _flag(name, value) for name, value in network_values(architecture).items()}
     side, ratios, scales = architecture.anchors
-    regular = Anchors(side, ratios, len(scales)).shapes.scales
-    sizes = "" if scales == regular else f" (of sizes {' '.join(map(str, scales))})"
-    return [
-        f"--depth {architecture.depth}",
-        f"--channels {architecture.channels}",
-        f"--head_norm {architecture.head_norm}",
-        f"--anchor_scale {side:g}",
-        f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in ratios)}",
-        f"--anchor_octaves {len(scales)}{sizes}",
-        "--iou_branch" if architecture.iou_branch else "--no_iou_branch",
-    ]
+    if scales != Anchors(side, ratios, len(scales)).shapes.scales:
+        flags["anchor_octaves"] += f" (of sizes {' '.join(map(str, scales))})"
+    return list(flags.values())
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no_{name}"
+    values = value if isinstance(value, tuple) else (value,)
+    return f"--{name} {' '.join(f'{each:g}' if isinstance(each, float) else str(each) for each in values)}"
 
 
 def network_values(architecture: Architecture) -> dict[str, Any]:
@@ -657,10 +657,10 @@ def network_values(architecture: Architecture) -> dict[str, Any]:
         "depth": architecture.depth,
         "channels": architecture.channels,
         "head_norm": architecture.head_norm,
-        "iou_branch": architecture.iou_branch,
         "anchor_scale": float(side),
         "anchor_ratios": tuple(map(float, ratios)),
         "anchor_octaves": len(scales),
+        "iou_branch": architecture.iou_branch,
     }
 
 
@@ -694,12 +694,7 @@ def settings_line(settings: dict[str, Any]) -> str:
 
 
 def anchor_words(shapes: AnchorShapes) -> list[str]:
-    """Returns the flags for the parts of `shapes` that differ from the defaults."""
-    scale = ["--anchor_scale", f"{shapes.side:g}"] if shapes.side != AnchorShapes().side else []
-    ratios = ["--anchor_ratios", *(f"{ratio:g}" for ratio in shapes.ratios)]
-    octaves = ["--anchor_octaves", str(len(shapes.scales))]
-    return [
-        *scale,
-        *(ratios if shapes.ratios != AnchorShapes().ratios else []),
-        *(octaves if shapes.scales != AnchorShapes().scales else []),
-    ]
+    """Returns the flags, word by word, for the parts of `shapes` that differ from the defaults."""
+    usual = network_values(Architecture())
+    values = network_values(Architecture(anchors=shapes))
+    return [word for name, value in values.items() if value != usual[name] for word in _flag(name, value).split()]

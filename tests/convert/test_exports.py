@@ -7,7 +7,11 @@ import pytest
 from support.conversions import CAT, CLASSES, DOG, ROW, coco_json, converted, voc_object, voc_xml, write
 from support.exports import cvats_xml, labelme
 
+from retinanet.coco.formats import WORDS
+from retinanet.convert.readers import READERS
+from retinanet.convert.writers import WRITERS
 from retinanet.runtime.errors import UserError
+from retinanet.settings.convert import ONLY_READ, WRITTEN
 
 DOG_ROW = ROW.replace("0", "1", 1)
 
@@ -15,6 +19,11 @@ DOG_ROW = ROW.replace("0", "1", 1)
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def test_every_format_has_words_and_a_reader():
+    assert set(READERS) == set(WORDS) == {*WRITTEN, *ONLY_READ}
+    assert set(WRITERS) == set(WRITTEN)
 
 
 def cvats_entries(content: dict) -> dict:

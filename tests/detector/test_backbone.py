@@ -11,8 +11,8 @@ from torchvision.models import get_model
 
 from retinanet.checkpoints.pretrained_backbone import depths_of, imagenet_state, load_backbone
 from retinanet.checkpoints.state_dicts import read_state_file
-from retinanet.detector.backbone import BLOCKS, Backbone, conv2d, modules_of
-from retinanet.detector.settings import DEPTHS
+from retinanet.detector.backbone import Backbone, conv2d, modules_of
+from retinanet.detector.settings import BLOCKS, DEPTHS
 from retinanet.runtime.errors import UserError
 
 

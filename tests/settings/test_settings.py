@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
@@ -18,11 +19,11 @@ from retinanet.settings.convert import ConvertSettings
 from retinanet.settings.draw import DrawSettings
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.export import ExportSettings
-from retinanet.settings.options import flat, options_of, parsed
+from retinanet.settings.options import flat, options_of, parsed, with_values
 from retinanet.settings.predict import PredictSettings
 from retinanet.settings.sample_data import SampleDataSettings
 from retinanet.settings.submission import SubmissionSettings
-from retinanet.settings.train import MAY_CHANGE, TrainSettings, differences, train_settings
+from retinanet.settings.train import MAY_CHANGE, TrainSettings, differences, network_values, train_settings
 
 SCRIPTS = ("train", "test", "vis", "test_submission")
 COMMANDS = (
@@ -40,6 +41,14 @@ ema_decay ema_share clip_norm find_lr steps seed seeds compile cache output_path
 patience log_every log_dir log_time track threshold num_candidates nms_iou max_detections eval_backend max_skipped
 timeout deterministic verify_resume device precision workers max_pixels
 """
+
+
+@pytest.mark.parametrize("settings", COMMANDS)
+def test_every_flag_is_in_the_docs(settings):
+    files = [ROOT / "docs" / "flags.md"] if settings is TrainSettings else [*ROOT.glob("docs/*.md")]
+    words = set(re.findall(r"--\w+", " ".join(file.read_text() for file in files)))
+    flags = {f"--{details.flag or name}" for name, details in options_of(settings).items() if not details.positional}
+    assert flags - words == set()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -148,6 +157,7 @@ def test_each_part_of_the_network_has_its_flag_and_is_compared(part):
     other = Architecture()._replace(**{part: value})
     assert train_settings(list(flags)).network.architecture == other
     assert differences(other, Architecture())
+    assert with_values(train_settings([]), network_values(other)).network.architecture == other
 
 
 def test_the_detectors_defaults_are_the_flags():
