@@ -7,7 +7,7 @@ import numpy as np
 from retinanet.coco.annotations import Annotations
 from retinanet.evaluation.analysis import Analysis, image_f1
 from retinanet.evaluation.average_precision import mean_of_classes
-from retinanet.evaluation.intervals import Interval, centred, interval
+from retinanet.evaluation.intervals import Interval, centred, interval_of_centred
 
 
 class Difference(NamedTuple):
@@ -48,6 +48,9 @@ def compare(a: Analysis, b: Analysis, annotations: Annotations) -> Comparison:
 
 
 def _difference(name: str, a: float, drawn_a: np.ndarray, b: float, drawn_b: np.ndarray) -> Difference:
-    drawn = centred(b - a, drawn_b - drawn_a)
+    drawn = drawn_b - drawn_a
+    drawn = drawn[~np.isnan(drawn)]
+    # A draw without the images in which A and B differ stays a tie: a shift would make it a win of one of them.
+    drawn = np.where(drawn == 0, 0, centred(b - a, drawn))
     wins = float(((drawn > 0) + (drawn == 0) / 2).mean()) if len(drawn) else float("nan")
-    return Difference(name, float(a), float(b), interval(b - a, drawn), wins)
+    return Difference(name, float(a), float(b), interval_of_centred(b - a, drawn), wins)

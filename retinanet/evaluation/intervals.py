@@ -49,7 +49,11 @@ def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: floa
 
     The bounds are clipped to [`least`, `most`], and are NaN if `value` is NaN or no draw has a value.
     """
-    drawn = centred(value, drawn)
+    return interval_of_centred(value, centred(value, drawn), least, most)
+
+
+def interval_of_centred(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
+    """Returns the interval that `interval` returns, from draws that are already centred."""
     if not len(drawn) or np.isnan(value):
         return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

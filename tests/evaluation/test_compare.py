@@ -84,3 +84,17 @@ def test_wins_are_of_draws_around_the_difference(case):
     a, b = (one._replace(drawn_means=np.full((2, 10), offset)) for offset in (0.25, 0.5))
     for difference in compare(a, b, annotations).differences[:2]:
         assert difference.wins == 0.5
+
+
+def test_one_image_decides_nothing(case):
+    """A draw without the only image in which the files differ is a tie, whatever shift the others get."""
+    annotations, rows = case
+    for only in (1, 2, 4):
+        rest = [row for row in rows if row["image_id"] != only]
+        a, b = (analyse(annotations, found_of(some, annotations), 200) for some in (rest, rows))
+        one = compare(a, b, annotations).differences[0]
+        ties = (a.drawn_means[0] == b.drawn_means[0]).mean()
+        ahead = (a.drawn_means[0] < b.drawn_means[0]).mean() + ties / 2
+        assert 0.2 < ties < 0.5
+        assert one.wins == pytest.approx(ahead, abs=0.05)
+        assert one.difference.low <= 0
