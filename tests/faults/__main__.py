@@ -11,6 +11,7 @@ tests.
 import argparse
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def killed(folder: Path, count: int) -> Row:
             landed["elsewhere" if code == -9 else "after its end"] += 1
         again = runs.train(folder, output)
         held += again.code == 0 and runs.same_end(folder, output, again)
+        shutil.rmtree(output)  # 0.4 GB a case would fill a disk
     seen = ", ".join(f"{number} {where}" for where, number in landed.items())
     return "SIGKILL", "resumes; losses and weights bit-identical", count, held, seen
 
@@ -61,6 +63,7 @@ def signalled(folder: Path, count: int) -> Row:
         again = runs.train(folder, output)
         in_time = stopped.code in (0, 128 + number) and stopped.seconds_after < 10
         held += in_time and again.code == 0 and runs.same_end(folder, output, again)
+        shutil.rmtree(output)
     seen = f"slowest end {slowest:.1f} s after the signal; {late} had ended before"
     return (
         "SIGTERM, SIGINT, SIGUSR1",
