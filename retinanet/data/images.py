@@ -104,9 +104,6 @@ def read_image(
                 f"{current.orientation}, but was {header.height} x {header.width} with {header.orientation}: {CHANGED}."
             )
         turn = _checked_turn(path, current, size, exif)
-        picture.load()
-        if picture.format == "TIFF" and (picture.height, picture.width) != size:  # Pillow always turns TIFF upright
-            raise _other_size(path, Header(picture.height, picture.width, 1), size)
         return _pixels(picture, path, current, turn, white_level, region)
 
 
@@ -131,7 +128,7 @@ def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
             f"a PIL image with 16 bits per colour: Pillow reads only 8 of them, and the detector's white level is "
             f"{white_level}. Pass the file's path instead."
         )
-    return _turned(picture, header.orientation, white_level)
+    return _turned(picture, header, header.orientation, white_level)
 
 
 def brightest(path: Path) -> int:
@@ -282,7 +279,7 @@ def _pixels(
 ) -> np.ndarray:
     picture.load()
     low = _low_bytes(source, header) if _needs_low_bytes(picture, header, white_level) else None
-    return _turned(picture, turn, white_level, low, region)
+    return _turned(picture, header, turn, white_level, low, region)
 
 
 def _needs_low_bytes(picture: Image.Image, header: Header, white_level: int) -> bool:
@@ -291,6 +288,7 @@ def _needs_low_bytes(picture: Image.Image, header: Header, white_level: int) -> 
 
 def _turned(
     picture: Image.Image,
+    header: Header,
     turn: int,
     white_level: int,
     low: np.ndarray | None = None,
@@ -301,7 +299,8 @@ def _turned(
     `low` holds the low bytes of 16-bit channels, if needed. The picture is converted in strips, because Pillow's own
     conversion and rotation would each hold another copy of a large picture in memory.
     """
-    turn = 1 if picture.format == "TIFF" else turn  # Pillow turns TIFF as it decodes
+    if picture.format == "TIFF":  # Pillow turns it upright as it decodes
+        turn = 1 if turn == header.orientation else int(BACK[header.orientation])
     size = picture.height, picture.width
     top, left, height, width = _before_turning(region, size, turn) if region else Region(0, 0, *size)
     pixels = np.empty((width, height, 3) if SWAPS[turn] else (height, width, 3), np.uint8)
@@ -345,12 +344,20 @@ def _low_bytes(source: str | Path | IO[bytes], header: Header) -> np.ndarray | N
     with Image.open(source, formats=FORMATS) as picture:
         if not header.is_deep or picture.mode not in ("RGB", "RGBA"):
             return None
+        has_grey = any("LA;16" in str(tile.args) for tile in picture.tile)
         picture.tile = [tile._replace(args=_with_other_byte(tile.args)) for tile in picture.tile]
-        return np.array(picture.convert("RGB"))
+        pixels = np.array(picture.convert("RGB"))
+        return pixels[..., [1, 1, 1]] if has_grey else pixels
 
 
 def _with_other_byte(args: Any) -> Any:
-    """Returns the decoder's arguments with the byte order swapped, so that it reads the low byte of each sample."""
+    """Returns the decoder's arguments with the byte order swapped, so that it reads the low byte of each sample.
+
+    For grey with alpha, Pillow has no other order. The four bytes of a pixel are then read as four channels, of which
+    the second is the low byte of grey.
+    """
     if isinstance(args, tuple):
         return _with_other_byte(args[0]), *args[1:]
+    if args == "LA;16B":
+        return "RGBA"
     return re.sub(";16[BLN]", lambda order: OTHER_ORDER[order[0]], args)

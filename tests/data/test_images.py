@@ -130,11 +130,14 @@ def test_a_region_of_a_16_bit_picture(tmp_path):
     np.testing.assert_array_equal(part[..., 0], np.rint(GREY.astype(int) * 16 / (4095 / 255))[1:4, 2:6])
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 10))
-def test_raw_turns_pictures_only_to_the_annotated_size(tmp_path, orientation):
-    path = tmp_path / "photo.png"
+def test_raw_turns_pictures_only_to_the_annotated_size(tmp_path, orientation, suffix):
+    path = tmp_path / f"photo.{suffix}"
     upright = photo(path, orientation)
     np.testing.assert_array_equal(read_image(path, (HEIGHT, WIDTH), exif="raw"), RGB)
+    part = read_image(path, (HEIGHT, WIDTH), exif="raw", region=Region(1, 2, 3, 4))
+    np.testing.assert_array_equal(part, RGB[1:4, 2:6])
     if 5 <= orientation <= 8:
         np.testing.assert_array_equal(read_image(path, (WIDTH, HEIGHT), exif="raw"), upright)
 

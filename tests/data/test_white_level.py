@@ -17,14 +17,14 @@ DEEP = np.random.default_rng(0).integers(0, 4096, (HEIGHT, WIDTH, 3), dtype=np.u
 DEEP[0, 0] = 4095
 
 
-def write_png(path, pixels):
-    """Writes 16-bit RGB, which Pillow can't."""
+def write_png(path, pixels, colours=2):
+    """Writes 16-bit pixels with PNG's colour type `colours` (default: RGB), which Pillow can't."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     height, width = pixels.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, colours, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
@@ -46,6 +46,7 @@ WRITERS = {
     "rgb.png": write_png,
     "rgb.tif": write_tiff,
     "grey.png": lambda path, pixels: Image.fromarray(pixels[..., 0]).save(path),
+    "grey_and_alpha.png": lambda path, pixels: write_png(path, pixels[..., :2], colours=4),
     "grey.tif": lambda path, pixels: Image.fromarray(pixels[..., 0]).save(path),
 }
 
