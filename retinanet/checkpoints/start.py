@@ -115,6 +115,14 @@ def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> Train
     return taken
 
 
+def settings_of_weights(weights: str) -> dict[str, Any]:
+    """Returns the settings of the run whose checkpoint --weights names, or an empty dict for any other weights."""
+    if weights in NAMED_WEIGHTS or not Path(weights).exists():
+        return {}
+    content = read_file(Path(weights), WEIGHTS_FILE)
+    return run_in(content, Path(weights))[0].settings if is_checkpoint(content) else {}
+
+
 def require_weights(weights: str, depth: int) -> None:
     """Raises UserError if the weights that --weights selects can't be read or downloaded."""
     _read_weights(weights, depth)

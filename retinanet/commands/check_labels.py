@@ -1,8 +1,9 @@
 """Checks labels: for each fold of a set, trains a detector on the other folds, and lists labels that it contradicts."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from retinanet.check_labels.detections import Seen, seen_by_folds, seen_in_file
 from retinanet.check_labels.fold_runs import FOLD_SEED, fold_settings, train_folds
 from retinanet.check_labels.suspects import rated_images, suspects_in
 from retinanet.check_labels.suspects_file import SUSPECTS, summary_lines, suspects_content, write_suspects
+from retinanet.checkpoints.start import settings_of_weights
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note
 from retinanet.coco.folder import known_set
 from retinanet.coco.results import Found, default_results_path, read_record, rows_of, write_results
@@ -60,6 +62,14 @@ def check_by_folds(settings: CheckLabelsSettings) -> int:
     )
     require_objects(annotations)
     require_backend(training.eval_backend)
+    weights = training.network.weights
+    if was_trained_on(settings, settings_of_weights(weights)):
+        warn(f"--weights {weights}: was trained on this set, so the folds' detectors repeat the mistakes")
+    if data.tiling.tiles:
+        warn(
+            "--tile applies to the folds' training only. Labels are compared with detections in whole images, so many "
+            "small objects may be listed as boxes without an object"
+        )
     runs = fold_settings(settings.checking, training, dataset)
     train_folds(runs, ranks)
     leave()
@@ -83,15 +93,14 @@ def check_file(settings: CheckLabelsSettings, path: Path) -> int:
     )
     require_objects(dataset.annotations)
     require_backend(settings.training.eval_backend)
-    if was_trained_on(settings, path):
+    if was_trained_on(settings, read_record(path)[0].get("settings", {})):
         warn(f"{path}: its detector was trained on this set, so it repeats the mistakes and won't find them")
     report(settings, dataset, seen_in_file(path, dataset.annotations), path)
     return 0
 
 
-def was_trained_on(settings: CheckLabelsSettings, path: Path) -> bool:
-    """Returns True if the record of the result file says that its detector was trained on the set."""
-    trained = read_record(path)[0].get("settings", {})
+def was_trained_on(settings: CheckLabelsSettings, trained: Mapping[str, Any]) -> bool:
+    """Returns True if a detector whose run had the settings `trained` was trained on the set."""
     data = settings.training.data
     same_folder = Path(str(trained.get("coco_path"))).resolve() == data.coco_path.resolve()
     return same_folder and trained.get("train_set") == data.train_set

@@ -302,6 +302,8 @@ def place_of_results(settings: EvaluateSettings) -> Path:
         raise UserError(f"--results_path {path}: there is no folder {path.parent}. Create it, or choose another file.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"--results_path {path}: is a folder, or its folder can't be written to. Choose another file.")
+    if path.exists() and not os.access(path, os.R_OK):  # an earlier file is read before it is moved away
+        raise UserError(f"--results_path {path}: exists, and can't be read. Correct its permissions, or remove it.")
     require_not_annotations("--results_path", path, settings)
     return path
 

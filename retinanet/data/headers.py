@@ -57,10 +57,13 @@ class Headers(NamedTuple):
 def read_headers(annotations: Annotations, folder: Path, rows: Sequence[int] | None = None) -> Headers:
     """Returns the headers of the image files in `folder`: from the cache or, if it lacks them, from the files.
 
-    With `rows`, only the headers of the images in those rows are read, and nothing is cached.
+    A cached size that doesn't fit its annotation is read again, because the file may have been replaced since. With
+    `rows`, only the headers of the images in those rows are read, and nothing is cached.
     """
     headers = _cached(annotations, folder)
-    missing = np.flatnonzero(headers.sizes[:, 0] == 0)
+    others = turned_sizes(headers.sizes, headers.orientations)
+    fits = [(annotations.sizes == sizes).all(axis=1) for sizes in (headers.sizes, others)]
+    missing = np.flatnonzero(~(fits[0] | fits[1]))
     if rows is not None:
         missing = missing[np.isin(missing, rows)]
     if not len(missing):

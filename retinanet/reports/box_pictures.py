@@ -1,5 +1,6 @@
 """Draws images with boxes, whose labels are placed to cover objects and each other as little as possible."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from retinanet.evaluation.analysis import Analysis, is_taken
 from retinanet.evaluation.compare import Comparison
 from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.labels import class_colour, letter_widths, place_labels, shortened, text_colour
+from retinanet.runtime.errors import UserError
 
 if TYPE_CHECKING:  # vis.py doesn't need PyTorch
     from retinanet.data.dataset import CocoDataset
@@ -161,7 +163,7 @@ def no_pictures_line(dataset: "CocoDataset") -> str | None:
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: "CocoDataset") -> list[Panel]:
     """Returns two panels (A, B) for each of the images where B gains most, then for each of those where it loses most.
 
-    A panel shows the detections above its run's best threshold. Images whose files are missing are left out.
+    A panel shows the detections above its run's best threshold. Images that are missing or can't be read are left out.
     """
     gains = np.where(dataset.images_there(), comparison.f1[1] - comparison.f1[0], 0)
     order = np.argsort(-gains, kind="stable")
@@ -170,6 +172,10 @@ def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset:
     for image in chosen:
         verdict = "won" if gains[image] > 0 else "lost"
         name = dataset.annotations.file_name(image)
-        for title, one, f1 in zip((f"{name}: A", f"B, {verdict}"), (a, b), comparison.f1, strict=True):
-            panels.append(chosen_detections_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
+        runs = zip((f"{name}: A", f"B, {verdict}"), (a, b), comparison.f1, strict=True)
+        with contextlib.suppress(UserError):
+            panels += [
+                chosen_detections_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one))
+                for title, one, f1 in runs
+            ]
     return panels

@@ -25,9 +25,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def require_picture_place(path: Path) -> None:
     """Raises UserError if no picture can be written to `path`. Call this before the work starts."""
-    endings = FigureCanvasBase.get_supported_filetypes()
+    endings = FigureCanvasBase.get_supported_filetypes().keys() - {"pgf"}  # which needs LaTeX
     if path.suffix[1:].lower() not in endings or path.is_dir():
-        raise UserError(f"{path}: is not the name of a picture. Use one of these endings: {', '.join(endings)}.")
+        raise UserError(
+            f"{path}: is not the name of a picture. Use one of these endings: {', '.join(sorted(endings))}."
+        )
     require_writable(path)
 
 

@@ -54,6 +54,7 @@ class RunLog(NamedTuple):
     settings: dict[str, Any]  # train.py's flags from the Settings line, otherwise from the log's name
     drops: list[int]  # epochs in which the learning rate dropped
     is_resumed: bool = False  # the log continues where an earlier log of the run ends
+    is_of_test: bool = False  # without losses: a log of test.py, not of a run that was stopped before its first losses
 
     @property
     def has_losses(self) -> bool:
@@ -90,7 +91,7 @@ def _joined(logs: Sequence[RunLog]) -> list[RunLog]:
         key = log.path.parent, str(log.settings.get("output_path"))
         if log.is_resumed and key in starts:
             starts[key].append(log.path)
-        elif log.has_losses or log.is_resumed:
+        elif not log.is_of_test:
             starts[key] = [log.path]
             runs.append(starts[key])
         else:
@@ -135,7 +136,11 @@ def _read_log(path: Path, *resumed: Path) -> RunLog | None:
     }
     # With a cosine schedule, the learning rate drops at every line.
     drops = _drops(reader.points, settings.get("milestones")) if settings.get("schedule", STEP) == STEP else []
-    return RunLog(path, reader.points, reader.epoch_losses, reader.tables, settings, drops, reader.is_resumed)
+    has_losses = bool(reader.points or reader.epoch_losses)
+    is_of_test = not has_losses and not reader.is_resumed and (reader.is_of_checkpoint or bool(reader.tables))
+    return RunLog(
+        path, reader.points, reader.epoch_losses, reader.tables, settings, drops, reader.is_resumed, is_of_test
+    )
 
 
 def _lines(path: Path) -> list[str]:
@@ -159,6 +164,7 @@ class _Reader:
         self.tables: dict[int | None, list[float]] = {}
         self.settings: dict[str, Any] = {}
         self.is_resumed = False  # True if a line before the first losses says that the run was resumed
+        self.is_of_checkpoint = False  # True if a line names the checkpoint that is evaluated
         self.epoch: int | None = None  # epochs finished when the next table is printed
         self._table: list[float] = []  # the part read so far
 
@@ -176,6 +182,7 @@ class _Reader:
             self.is_resumed |= not (self.points or self.epoch_losses)
             self._go_back(self.epoch, int(match[2]) + 1)
         elif match := CHECKPOINT.match(line):
+            self.is_of_checkpoint = True
             self.epoch = int(match[1])
         elif match := SETTINGS_LINE.search(line):
             self.settings = _settings(match[1]) or self.settings

@@ -73,4 +73,4 @@ def file_error_explained(path: str | Path, problem: str, fix: str) -> Iterator[N
             raise UserError(f"{path}: {problem} ({error.strerror}). {fix}") from None
         raise UserError(f"{path}: no such file. {fix}") from None
     except OSError as error:
-        raise UserError(f"{path}: {problem} ({error.strerror}). {fix}") from None
+        raise UserError(f"{path}: {problem} ({error.strerror or error}). {fix}") from None

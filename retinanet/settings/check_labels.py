@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from retinanet.settings.options import another_default, option, parsed, part, whole_number
+from retinanet.settings.options import another_default, option, parsed, part, whole_number, with_values
 from retinanet.settings.shared import ReportPictures
 from retinanet.settings.train import STRONG, Data, Optimisation, Output, TrainSettings, settled
 
@@ -102,4 +102,5 @@ def check_labels_settings(argv: list[str] | None = None) -> CheckLabelsSettings:
             sorted(given.changed - WITH_RESULTS), "is for training, which --results replaces. Remove one of the two."
         )
     settings.checking.pictures.check(given)
-    return replace(settings, training=settled(settings.training, given))
+    training = with_values(settled(settings.training, given), {"patience": Output.patience})  # --from_run may set it
+    return replace(settings, training=training)

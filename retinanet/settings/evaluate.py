@@ -23,6 +23,7 @@ from retinanet.settings.shared import (
 )
 
 NUM_DRAWS, LEAST_DRAWS = 1000, 20  # bootstrap samples: the default, and the fewest for an interval
+OF_NETWORKS = (".pt", ".pth", ".onnx", ".xml", ".bin", ".safetensors")  # suffixes of checkpoints and exported files
 MOST_USED = (
     *("coco_path", "set_name", "checkpoint_path", "results_path", "from_results", "report", "compare"),
     *("batch_size", "flip_test", "threshold", "device"),
@@ -124,6 +125,11 @@ class EvaluateSettings:
             raise UserError(
                 f"--results_path {self.results_path}: the file is written as plain JSON. Choose a name that ends in "
                 ".json, and pack the file with test_submission.py --zip."
+            )
+        if self.results_path and self.results_path.suffix.lower() in OF_NETWORKS:
+            raise UserError(
+                f"--results_path {self.results_path}: has the name of a checkpoint or an exported network. Choose a "
+                "name that ends in .json."
             )
         if not self.report:
             given.refuse(("report_images", "report_mb"), "is about the page of a report. Add --report, or remove it.")

@@ -131,7 +131,7 @@ def _table(run: Run) -> tuple[CocoTable | None, Found]:
 def out_of_patience(run: Run) -> bool:
     """Returns True if --patience ends the run; all ranks get the same answer, though only rank 0 has the AP."""
     patience, state = run.settings.output.patience, run.state
-    if not patience or state.epoch > state.evaluated:
+    if not patience or state.iteration or state.epoch > state.evaluated:  # resumed in an epoch, or not evaluated yet
         return False
     if run.ranks.from_first(lambda: evaluations_since_best(state.ap_by_epoch)) < patience:
         return False

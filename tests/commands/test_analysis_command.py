@@ -233,6 +233,14 @@ def test_mistakes(script, folder, flags, words):
     assert sorted(folder.rglob("*.png")) == before
 
 
+def test_a_picture_that_can_not_be_read_costs_no_report(script, folder):
+    for path in (folder / "data" / "images" / "val").iterdir():
+        path.write_bytes(b"no image")
+    run = script("test", "--compare", "lacking.json", "good.json", "--report", "out")
+    assert run.code == 0
+    assert (folder / "out" / "report.html").exists()
+
+
 def test_compare_png_can_not_be_written(script, folder):
     (folder / "compare.png").mkdir()
     run = script("test", "--compare", "good.json", "lacking.json")

@@ -80,6 +80,22 @@ def test_the_folds_runs_have_the_settings_of_train_py_and_other_defaults():
     assert check_labels_settings(["--recipe", "published"]).training.loss == train_settings([]).loss
 
 
+def test_a_repeated_run_lends_the_folds_no_patience(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {"patience": 2, "depth": 18}}))
+    settings = check_labels_settings(["--from_run", str(tmp_path)]).training
+    assert (settings.network.depth, settings.output.patience) == (18, 0)
+
+
+def test_what_weakens_the_check_is_said(script, folder, tmp_path):
+    how = ("--coco_path", folder, *TINY, "--workers", 0, "--epochs", 1, "--batch_size", 2)
+    assert script("train", *how, "--val_set", "train", "--output_path", tmp_path / "run").code == 0
+    weights = ("--weights", tmp_path / "run" / "best.pt", "--norm_statistics", "frozen")
+    run = script(COMMAND, *how, *weights, "--tile", 64, "--folds", 2, "--output_path", tmp_path / "out")
+    assert run.code == 0
+    assert "best.pt: was trained on this set, so the folds' detectors repeat the mistakes" in run.out + run.err
+    assert "--tile applies to the folds' training only." in run.out + run.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -176,6 +176,7 @@ def test_a_record_is_read_without_trust(script, folder):
         (("--from_results", "perfect.json", "--json", "data/val.json"), "--json data/val.json: is the annotation file"),
         ((*TEST, "--results_path", "data/val.json"), "--results_path data/val.json: is the annotation file of the set"),
         ((*TEST, "--results_path", "rows.zip"), "--results_path rows.zip: the file is written as plain JSON"),
+        ((*TEST, "--results_path", "best.pt"), "--results_path best.pt: has the name of a checkpoint or an exported"),
         (("--from_results", "perfect.json", "--json", "data"), "data: is a folder"),
         (("--from_results", "perfect.json", "--json", "perfect.json/n.json"), "perfect.json is not a writable folder"),
         (("--from_results", "perfect.json", "--min_ap", 1.5), "expected a number from 0 to 1"),

@@ -115,6 +115,18 @@ def test_an_unreadable_header_is_read_again(tmp_path, opened):
     assert opened == ["2.png"]
 
 
+def test_a_picture_of_another_size_that_was_replaced_is_read_again(tmp_path, opened):
+    path = tmp_path / "images" / "train" / "2.png"
+    write_photos(tmp_path, "train", [1, 6, 3])
+    write_photo(path, 6, 40)
+    with pytest.raises(UserError, match=r"2\.png: the image is"):
+        loaded(tmp_path)
+    write_photo(path, 6)
+    opened.clear()
+    assert colours(loaded(tmp_path)) == [RED] * 3
+    assert opened == ["2.png"]
+
+
 @pytest.mark.parametrize(("orientation", "height"), [(3, 48), (6, 48), (1, 40)])
 @pytest.mark.parametrize("exif", ["upright", "raw"])
 def test_changed_pictures_are_named_and_their_headers_read_again(tmp_path, orientation, height, exif):

@@ -192,6 +192,7 @@ def test_vis_takes_folders_and_globs(script, tmp_path, monkeypatch):
         (("--logs", "{log}", "{empty}"), "empty.log: contains neither losses nor a table"),
         (("--logs", "{log}", "--picture_path", "curves"), "is not the name of a picture"),
         (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: is not the name of a picture"),
+        (("--logs", "{log}", "--picture_path", "x.pgf"), "x.pgf: is not the name of a picture"),
     ],
 )
 def test_contradictions_and_bad_logs(script, tmp_path, monkeypatch, flags, words):

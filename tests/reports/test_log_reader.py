@@ -128,6 +128,16 @@ def test_the_logs_of_a_run_that_was_resumed_are_one_log(tmp_path):
     assert (joined.points, joined.tables, joined.epoch_losses) == (whole.points, whole.tables, whole.epoch_losses)
 
 
+def test_a_run_stopped_before_its_first_losses_is_not_joined_to_the_run_before(tmp_path):
+    first = written(tmp_path, todays(), "train_depth18_no1.log")
+    second = written(tmp_path, f"{SETTINGS}\n", "train_depth18_no2.log")
+    again = f"{SETTINGS}\nResumed from output after 0 epochs and 0 iterations\n"
+    written(tmp_path, again + todays().replace(f"{SETTINGS}\n", ""), "train_depth18_no3.log")
+    logs = {log.path: log for log in read_logs([tmp_path])[0]}
+    assert logs.keys() == {first, second}
+    assert logs[first].points == logs[second].points == POINTS
+
+
 def test_a_log_cut_anywhere_tells_a_part_of_the_run(tmp_path):
     text = todays()
     whole = read_log(written(tmp_path, text))

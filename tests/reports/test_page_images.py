@@ -109,6 +109,21 @@ def test_keys_find_the_worst_image_of_a_class_and_lower_the_threshold_until_a_mi
     assert not browser.get_log("browser")
 
 
+def test_any_number_filters_the_scores_and_is_compared_in_float32(tmp_path, browser):
+    write_set(tmp_path, "val", 9)
+    dataset = small_set(tmp_path)
+    page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, weak=7))
+    open_page(browser, page, "images")
+    low, high = browser.find_elements("css selector", ".scores input")
+    low.send_keys("0.93")  # only the false boxes of image 7 score higher
+    wait_for(lambda: text_of(browser, ".matching").startswith("1 of 9"))
+    low.clear()
+    low.send_keys("0.13")
+    high.send_keys("0.2")  # image 7's object scores 0.2, which float32 rounds up
+    wait_for(lambda: text_of(browser, ".matching").startswith("1 of 9"))
+    assert not browser.get_log("browser")
+
+
 def test_pictures_are_drawn_and_zoom_moves_both_runs_alike(tmp_path, browser):
     write_set(tmp_path, "val", 3)
     dataset = small_set(tmp_path)

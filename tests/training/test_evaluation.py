@@ -1,10 +1,13 @@
 """The best epoch is reported at the end of a run, stored in run.json, and used for test.py's hint."""
 
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
+from support.accidents import before_each_batch
 from support.data_folder import change_json
 from support.scripts import TINY
 
@@ -119,6 +122,21 @@ def test_patience_ends_a_run_and_resuming_without_it_gives_equal_numbers(patient
     assert losses_of(again) == whole[:4]
     assert losses_of(patient("early", "--resume")) == whole
     assert read_evaluations(tmp_path / "early") == read_evaluations(tmp_path / "whole")
+
+
+def test_patience_waits_for_the_end_of_an_epoch_in_which_a_run_was_stopped(patient, tmp_path):
+    whole = losses_of(patient("whole"))
+
+    def stop_within_epoch_5(batch):
+        if batch == 4 * 2 + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with before_each_batch(stop_within_epoch_5):
+        assert patient("early").code == 143
+    run = patient("early", "--patience", 2, "--resume")
+    assert "after 4 epochs and 1 iterations" in run.out
+    assert "Stopped early after epoch 5" in run.out
+    assert losses_of(run) == whole[:5]
 
 
 def test_patience_that_lasts_changes_nothing(patient):

@@ -103,11 +103,10 @@ function chooseInGrid(values) {
 }
 
 function filterByControls() {
-  const number = (input) => (input.value === "" || !input.validity.valid ? null : Number(input.value));
   const label = grid.classSelect.value;
   const filter = {
     ...NO_FILTER, kind: grid.kindSelect.value || null, class: label === "" ? null : Number(label),
-    minScore: number(grid.minScore), maxScore: number(grid.maxScore),
+    minScore: typedThreshold(grid.minScore), maxScore: typedThreshold(grid.maxScore),
   };
   change({filter: {...filter, text: textOf(filter)}});
 }

@@ -157,12 +157,13 @@ function chosenBy(run, filter, common, thresholds) {
   const inMatrix = filter.trueClass !== null || filter.foundClass !== null;
   const isMatched = new Uint8Array(objects.length);
   const lowest = filter.minScore === null ? null : Math.fround(filter.minScore);
+  const highest = Math.fround(filter.maxScore ?? Infinity);
   const limit = Math.fround(common);
   for (let row = 0; row < score.length; row++) {
     if (!(score[row] > (lowest ?? (inMatrix ? limit : thresholds[label[row]])))) continue;
     const object = inMatrix ? any[row] : match[row];
     if (object >= 0) isMatched[object] = 1;
-    if (filter.maxScore !== null && score[row] > filter.maxScore) continue;
+    if (score[row] > highest) continue;
     if (filter.class !== null && label[row] !== filter.class) continue;
     if (inMatrix) {
       if (object < 0 && ignored[row]) continue;
