@@ -25,7 +25,7 @@ from retinanet.data.learnable import SCARCE, require_objects, require_reach
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import DataFault
 from retinanet.runtime.json_files import read_json
-from retinanet.settings.shared import UPRIGHT
+from retinanet.settings.shared import UPRIGHT, TrainTiles
 
 # Rounding may make an area exceed the area of its box by this factor. The box may also include its last pixels, as in
 # PASCAL VOC.
@@ -67,6 +67,7 @@ def check_set(
     exif: str,
     white_level: int,
     anchor_shapes: AnchorShapes,
+    tiling: TrainTiles,
     is_trained_on: bool,
     findings: Findings,
 ) -> CheckedSet:
@@ -102,7 +103,7 @@ def check_set(
         _check_boxes(checked, findings)
         _check_classes_and_images(checked, findings)
     if is_trained_on:
-        _check_whether_learnable(checked, findings, anchor_shapes)
+        _check_whether_learnable(checked, findings, anchor_shapes, tiling)
     elif not has_objects(annotations):
         findings.add(name, "set_without_objects", [f"{path}{placeholder_note(annotations)}"])
     return checked
@@ -113,11 +114,11 @@ def _source_of(entry: dict[str, Any]) -> str:
     return next((str(entry[key]) for key in SOURCE_KEYS if isinstance(entry.get(key), str | int)), "")
 
 
-def _check_whether_learnable(checked: CheckedSet, findings: Findings, shapes: AnchorShapes) -> None:
+def _check_whether_learnable(checked: CheckedSet, findings: Findings, shapes: AnchorShapes, tiling: TrainTiles) -> None:
     path = checked.annotations.path
     try:
         require_objects(checked.dataset)
-        require_reach(checked.dataset, shapes=shapes)
+        require_reach(checked.dataset, shapes=shapes, tiling=tiling)
     except DataFault as error:
         findings.add(checked.name, error.kind, [str(error).removeprefix(f"{path}: ")])
     else:

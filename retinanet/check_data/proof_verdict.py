@@ -55,9 +55,9 @@ class Decision(NamedTuple):
 
 def refusal(findings: Findings, contents: Sequence[Content]) -> Cause | None:
     """Returns a cause that alone explains an AP of 0, if any; `contents` describe the training images."""
-    digests = {content.digest for content in contents if not content.error}
-    if len(contents) > 1 and len(digests) == 1:
-        return Cause(f"all {len(contents)} images of the training set have the same pixels", "Export the images again.")
+    digests = [content.digest for content in contents if not content.error]
+    if len(digests) > 1 and len({*digests}) == 1:
+        return Cause(f"all {len(digests)} images of the training set have the same pixels", "Export the images again.")
     for finding in findings.of(is_mistake=True):
         kind = FINDING_KINDS[finding.kind]
         if kind.is_refused or kind.is_hopeless:

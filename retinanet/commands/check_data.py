@@ -191,6 +191,7 @@ def check_annotation_files(settings: CheckDataSettings, findings: Findings) -> l
             exif=settings.exif,
             white_level=settings.white_level,
             anchor_shapes=settings.anchors.shapes,
+            tiling=settings.tiling,
             is_trained_on=not sets,
             findings=findings,
         )

@@ -20,8 +20,10 @@ from retinanet.convert.shapes import Sides, around_points, clear_box, without_bo
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
 
-# Label Studio's shapes with a box. The class is under rectanglelabels, polygonlabels or ellipselabels.
+# Label Studio's shapes with a box. The class is under rectanglelabels, polygonlabels or ellipselabels or, if shapes and
+# labels are chosen separately, in a second result with the same id and box, under labels.
 SHAPES = ("rectangle", "polygon", "ellipse")
+SIDES = ("points", "width", "radiusX")  # a value with any of these keys has a box
 PERCENT = 100
 
 
@@ -57,6 +59,7 @@ def read_labelstudio(reading: Reading) -> Labelled:
     labels: dict[Path, Labels] = {}
     owners: dict[Path, str] = {}  # the tasks of the images
     several: set[str] = set()
+    several_names = Counter[str]()
     unlabelled: list[Path] = []
     for where, file, task in tasks:
         with reading.mistakes_collected():
@@ -77,12 +80,21 @@ def read_labelstudio(reading: Reading) -> Labelled:
             else:  # JSON-MIN: each value that is a list holds the regions of a tag
                 results = [each for value in task.values() if isinstance(value, list) for each in _list(value)]
             shapes: list[Shape] = []
+            named = {str(result.get("id")) for result in results if _names(result.get("value", result)) is not None}
             for result in results:
                 with reading.mistakes_collected():
-                    shapes += _shapes(result, size, where, left_out)
+                    value = _value(result, where)
+                    names = _names(value)
+                    if names is not None:
+                        shapes.append(Shape(where, _first_of(names, where), _sides(value, size, where)))
+                        several_names.update([where] * (len(names) > 1))
+                    elif "id" not in result or str(result["id"]) not in named:
+                        left_out.update(_kind(result, value))
             labels[image] = Labels(LabelledImage(image, image.name, *size, []), shapes)
     if several:
         reading.notes.append(f"of tasks with several annotations, only the first one is read: {len(several)}")
+    if several_names:
+        reading.notes.append(f"of shapes with several labels, only the first label is read: {several_names.total()}")
     if unlabelled:
         what = "tasks that nobody labelled, or that were skipped, are left out, unless --allow_unlabelled is set"
         reading.notes.append(f"{what}: {len(unlabelled)}")
@@ -112,21 +124,35 @@ def _image(reading: Reading, data: Any, file: Path, where: str, finder: ImageFin
     raise reading.missing_image(texts[0], where)
 
 
-def _shapes(result: dict[str, Any], size: tuple[int, int], where: str, left_out: Counter[str]) -> Iterator[Shape]:
+def _value(result: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns the class and sides of a region; in JSON-MIN, they are in the result itself."""
     value = result.get("value", result)
     if not isinstance(value, dict):
         raise DataFault(
             "regions without a value",
             f"{where}: a region's value is {value!r}, not its class and sides. Correct it, or remove the region.",
         )
+    return value
+
+
+def _names(value: Any) -> Any:
+    """Returns the class names of a region with a box; None if it has no box, or no class."""
+    if not isinstance(value, dict):
+        return None
     names = next((value[key] for each in SHAPES if (key := f"{each}labels") in value), None)
-    if names is None:
-        if kind := result.get("type"):
-            left_out[str(kind)] += 1
-        return
+    return value.get("labels") if names is None and any(key in value for key in SIDES) else names
+
+
+def _first_of(names: Any, where: str) -> str:
     if not isinstance(names, list) or not names or not is_text(names[0]):
         raise DataFault("objects without a class", f"{where}: an object has no label. Give it one.")
-    yield Shape(where, names[0], _sides(value, size, where))
+    return names[0]
+
+
+def _kind(result: dict[str, Any], value: dict[str, Any]) -> list[str]:
+    """Returns what a region without a box is called, in a list; an empty list if it isn't a region."""
+    kind = result.get("type") or next((key for key in value if key.endswith("labels")), None)
+    return [str(kind)] if kind else []
 
 
 def _sides(value: dict[str, Any], size: tuple[int, int], where: str) -> Sides:
@@ -169,6 +195,7 @@ def read_labelme(reading: Reading) -> Labelled:
     finder, left_out = ImageFinder(reading), Counter[str]()
     labels: dict[Path, Labels] = {}
     owners: dict[Path, str] = {}  # the files of the images
+    has_sizes = True
     for file in files:
         with reading.mistakes_collected():
             content = _labelme_content(reading, file)
@@ -180,6 +207,7 @@ def read_labelme(reading: Reading) -> Labelled:
             wide, high = content.get("imageWidth"), content.get("imageHeight")
             known = (wide, high) if is_number(wide) and is_number(high) else None
             size = finder.size(image, str(file), known, str(file))
+            has_sizes &= known is not None
             require_first(owners, image, str(file))
             labels[file] = Labels(LabelledImage(image, image.name, *size, []), [])
             groups: dict[Any, list[Shape]] = {}
@@ -191,7 +219,7 @@ def read_labelme(reading: Reading) -> Labelled:
             labels[file].shapes.extend(map(_together, groups.values()))
     if not labels and not reading.mistakes:
         raise UserError(f"{reading.source}: contains no labelme JSON files with shapes. Put them there.")
-    return _labelled(reading, labels, left_out)
+    return _labelled(reading, labels, left_out)._replace(has_sizes=has_sizes)
 
 
 def _labelmes_image(reading: Reading, name: str, file: Path, finder: ImageFinder) -> Path:

@@ -97,8 +97,8 @@ def read_voc(reading: Reading) -> Labelled:
         for element in picture.objects:
             with reading.mistakes_collected():
                 boxes.append(_box(element, file, names, class_list, shift))
+                num_turned += _rotation(element, file) != 0
         boxed[file] = picture.image._replace(boxes=boxes)
-        num_turned += sum(_rotation(element, file) != 0 for element in picture.objects)
     if num_turned:
         reading.notes.append(f"rotated boxes are read as the upright boxes around them: {num_turned}")
     if not names:
@@ -118,7 +118,8 @@ def read_voc(reading: Reading) -> Labelled:
         file.parent.name == "valid" and picture.image.path.parent == file.parent for file, picture in pictures.items()
     )
     export = "CVAT's PASCAL VOC" if is_cvats else "Roboflow's PASCAL VOC" if is_roboflows else ""
-    return Labelled(names, sets, notes=reading.notes, export=export)
+    has_sizes = all(picture.has_size for picture in pictures.values())
+    return Labelled(names, sets, notes=reading.notes, export=export, has_sizes=has_sizes)
 
 
 class Picture(NamedTuple):
@@ -127,6 +128,7 @@ class Picture(NamedTuple):
     image: LabelledImage
     objects: list[Element]
     is_cvats: bool
+    has_size: bool  # False if the file doesn't say the image's size
 
 
 def _picture(reading: Reading, path: Path, finder: ImageFinder) -> Picture | None:
@@ -152,7 +154,8 @@ def _picture(reading: Reading, path: Path, finder: ImageFinder) -> Picture | Non
     width, height = finder.size(image, str(path), annotated, f"{path}:{size.line if size else 0}")
     attributes = [each for element in root.all("object") for each in element.all("attributes")]
     names = {_text(one, "name", path) for each in attributes for one in each.all("attribute")}
-    return Picture(LabelledImage(image, image.name, width, height, []), root.all("object"), "rotation" in names)
+    labelled = LabelledImage(image, image.name, width, height, [])
+    return Picture(labelled, root.all("object"), "rotation" in names, annotated not in (None, (0, 0)))
 
 
 def _classes(reading: Reading, pictures: dict[Path, Picture]) -> tuple[list[str], Path | None]:

@@ -222,21 +222,23 @@ def _darknet(reading: Reading, file: Path) -> Layout:
     listed = _place(reading, content.get("names", ""), places) if content.get("names") else None
     if listed is not None and listed.is_file():
         _require_no_names(reading, listed)
-        names, where = _lines(reading, listed), str(listed)
+        names, where = _class_lines(reading, listed), str(listed)
     else:
         names, where = _listed_classes(reading)
     sets: dict[str, dict[Path, list[Path]]] = {}
     values = {key: value for key, value in content.items() if known_set(key) and value}
     for key, value in values.items():
         images = _images(reading, value, places, file, key, is_only_set=len(values) == 1)
-        sets.setdefault(known_set(key) or "", {}).update(images)
+        for folder, paths in images.items():
+            sets.setdefault(known_set(key) or "", {}).setdefault(folder, []).extend(paths)
     if not sets:
         sets, _ = _sets_by_folder(reading)
     return Layout(dict(enumerate(names)), where, sets, None, "CVAT's YOLO 1.1" if file.name == "obj.data" else "")
 
 
-def _lines(reading: Reading, file: Path) -> list[str]:
-    return [line.strip() for line in reading.text(file).splitlines() if line.strip()]
+def _class_lines(reading: Reading, file: Path) -> list[str]:
+    """Returns the lines of a list of classes. A blank line between names also counts, and is refused later."""
+    return [line.strip() for line in reading.text(file).rstrip().splitlines()]
 
 
 def _require_no_names(reading: Reading, file: Path) -> None:
@@ -250,7 +252,7 @@ def _listed_classes(reading: Reading) -> tuple[list[str], str]:
         return list(reading.told.names), "--names"
     files = reading.files(".txt", ".names")
     lists = [path for path in files if path.name.lower() in CLASS_LISTS or path.suffix.lower() == ".names"]
-    contents = {path: _lines(reading, path) for path in lists}
+    contents = {path: _class_lines(reading, path) for path in lists}
     if not contents:
         raise UserError(
             f"{reading.source}: has no data.yaml, which lists the classes and sets. {_other_folder(reading)}"
@@ -279,7 +281,8 @@ def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]]
     for file in _at_root(reading, ".txt"):
         if set_name := known_set(file.stem):
             images = _images(reading, file.name, [reading.root], file, file.stem, is_only_set=False)
-            sets.setdefault(set_name, {}).update(images)
+            for folder, paths in images.items():
+                sets.setdefault(set_name, {}).setdefault(folder, []).extend(paths)
     if sets:
         return sets, True
     every = reading.images()

@@ -16,7 +16,7 @@ from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import FOREGROUND_IOU, AnchorShapes
 from retinanet.runtime.errors import DataFault
 from retinanet.runtime.printable import counted
-from retinanet.settings.shared import Tiles
+from retinanet.settings.shared import TrainTiles
 
 SCARCE = 20  # a class with fewer objects than this in a set is scarce
 
@@ -48,16 +48,16 @@ def require_reach(
     *,
     flip: bool = True,
     shapes: AnchorShapes = DEFAULT_SHAPES,
-    tiles: Tiles | None = None,
+    tiling: TrainTiles | None = None,
 ) -> None:
     """Raises DataFault if no anchor of `shapes` has an IoU of at least `foreground_iou` with any object.
 
     The objects are scaled as if their images were resized to each shorter side in `sides` (default: that of `dataset`).
-    With `flip`, mirrored objects count too, because mirroring shifts objects relative to the anchors. With `tiles`, the
-    objects in the tiles of one epoch also count.
+    With `flip`, mirrored objects count too, because mirroring shifts objects relative to the anchors. With `tiling`,
+    the objects in the tiles of one epoch also count.
     """
     largest = 0.0
-    for boxes in _network_boxes(dataset, sides, flip, tiles):
+    for boxes in _network_boxes(dataset, sides, flip, tiling):
         best = best_ious(boxes, shapes)
         if best.max() >= foreground_iou - ROUNDING:
             return
@@ -70,16 +70,17 @@ def require_reach(
     )
 
 
-def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool, tiles: Tiles | None) -> Iterator[np.ndarray]:
+def _network_boxes(
+    dataset: CocoDataset, sides: Sequence[int], flip: bool, tiling: TrainTiles | None
+) -> Iterator[np.ndarray]:
     """Yields the objects' boxes in network input pixels, in chunks: (x1, y1, x2, y2), float64 [n, 4]."""
     rows = np.flatnonzero(dataset.is_learned)
     for start in range(0, len(rows), OBJECTS_AT_A_TIME):
         objects = dataset.learned(rows[start : start + OBJECTS_AT_A_TIME])
         sizes = dataset.annotations.sizes[objects.images]
         parts = [(objects.corners, sizes)]
-        if tiles:
-            assert dataset.min_visible is not None
-            seen_parts = parts_in_tiles(objects.corners, sizes, tiles, dataset.min_visible)
+        if tiling and tiling.tiles:
+            seen_parts = parts_in_tiles(objects.corners, sizes, tiling.tiles, tiling.min_visible)
             parts += [(seen.parts, seen.sizes) for seen in seen_parts if len(seen.parts)]
         for corners, original in parts:
             for side in sides or (None,):

@@ -62,7 +62,7 @@ def require_learnable(settings: TrainSettings, training_set: CocoDataset) -> Non
             augmentation.train_sides or (),
             flip=augmentation.flip > 0,
             shapes=settings.network.anchors.shapes,
-            tiles=settings.data.tiling.tiles,
+            tiling=settings.data.tiling,
         )
 
 

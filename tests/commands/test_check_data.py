@@ -294,6 +294,22 @@ def train_on(folder):
             dataset.read(index)
 
 
+def test_objects_that_only_tiles_show_large_enough_can_be_learned(check, coco_path):
+    """As in training, which refuses such objects without tiles."""
+
+    def small(content):
+        for image in content["images"]:
+            image.update(width=512, height=512)
+            Image.new("RGB", (512, 512)).save(coco_path / "images" / "train" / image["file_name"])
+        for number, one in enumerate(content["annotations"]):
+            one.update(bbox=[16, 16, 30 + number % 3, 32])
+
+    change_json(coco_path / "train.json", small)
+    sides = ("--min_side", 64, "--max_side", 64)
+    assert "train nothing_reached" in check(coco_path, *sides)[1]
+    assert "train nothing_reached" not in check(coco_path, *sides, "--tile", 64)[1]
+
+
 def test_every_kind_is_tried_and_every_fault_is_of_a_kind():
     tried = {key.split()[-1] for _, expected in DAMAGES for key in expected}
     by_pixels = {"boxes_read_otherwise", "boxes_fit_no_reading", "boxes_untold"}  # tried in test_box_check.py

@@ -67,6 +67,14 @@ def test_a_finding_that_explains_everything_needs_no_training(prove, coco_path, 
     assert says in cause
 
 
+def test_one_readable_image_is_not_called_the_same_as_others(prove, coco_path):
+    for path in sorted((coco_path / "images" / "train").iterdir())[1:]:
+        path.write_bytes(path.read_bytes()[:-30])
+    run = prove()
+    (cause,) = [line for line in run.out.splitlines() if line.startswith("Likely cause:")]
+    assert "image_damaged" in cause
+
+
 def test_a_proof_says_what_is_found_and_writes_only_into_its_folder(prove, coco_path, tmp_path):
     before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     run = prove("--output_path", "evidence")

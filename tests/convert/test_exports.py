@@ -1,10 +1,12 @@
 """Exports of labelling tools are read as they come. Each is written by hand after the tool's own description."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from support.conversions import CAT, CLASSES, DOG, ROW, coco_json, converted, voc_object, voc_xml, write
+from PIL import Image
+from support.conversions import CAT, CLASSES, DOG, HEIGHT, ROW, WIDTH, coco_json, converted, voc_object, voc_xml, write
 from support.exports import cvats_xml, labelme
 
 from retinanet.coco.formats import WORDS
@@ -317,6 +319,65 @@ def test_names_of_classes_that_a_file_lists_are_refused(export, file):
         converted("set", "--names", "dog", "cat")
 
 
+def test_label_studios_shapes_and_labels_may_be_chosen_separately(capsys):
+    sides = {key: value for key, value in REGION.items() if key != "rectanglelabels"}
+    pair = [
+        {"id": "x1", "type": "rectangle", "value": sides},
+        {"id": "x1", "type": "labels", "value": {**sides, "labels": ["cat"]}},
+    ]
+    words = {"id": "x2", "type": "labels", "value": {"start": 0, "end": 3, "text": "cat", "labels": ["cat"]}}
+    both = {"id": "x3", "type": "rectanglelabels", "value": {**sides, "rectanglelabels": ["dog", "brown"]}}
+    one, other = task(1, "a.png"), task(2, "b.png")
+    one["annotations"][0]["result"], other["annotations"][0]["result"] = [*pair, words], [both]
+    write({"set/tasks.json": json.dumps([one, other]), "set/a.png": None, "set/b.png": None})
+
+    assert converted("set") == {"train": {"a.png": CAT, "b.png": DOG}}
+    out = capsys.readouterr().out
+    assert "shapes without a box are left out: 1 label\n" in out
+    assert "of shapes with several labels, only the first label is read: 1\n" in out
+
+
+def test_shapes_without_a_box_are_counted_in_json_min(capsys):
+    brush = {"format": "rle", "rle": [0, 1], "brushlabels": ["cat"]}
+    point = {"x": 10, "y": 10, "width": 0.5, "keypointlabels": ["cat"]}
+    write({"set/min.json": json.dumps([{"id": 1, "image": "a.png", "tag": [REGION, brush, point]}]), "set/a.png": None})
+
+    assert converted("set") == {"train": {"a.png": CAT}}
+    assert "shapes without a box are left out: 1 brushlabel, 1 keypointlabel" in capsys.readouterr().out
+
+
+def test_a_blank_line_among_the_classes_is_a_class_without_a_name():
+    write({"set/classes.txt": "cat\n\ndog\n\n", "set/a.png": None, "set/a.txt": ROW.replace("0", "2", 1)})
+    with pytest.raises(UserError, match=r"classes\.txt: class 1 has no name. Give it one"):
+        converted("set")
+    write({"set/classes.txt": "cat\nbird\ndog\n\n"})
+    assert converted("set") == {"train": {"a.png": DOG}}
+
+
+def test_two_lists_of_a_set_are_read_together():
+    write({"set/classes.txt": "cat\ndog\n", "set/train.txt": "images/a.png\n", "set/training.txt": "images/b.png\n"})
+    write({f"set/images/{name}.png": None for name in "ab"} | {f"set/labels/{name}.txt": ROW for name in "ab"})
+
+    assert converted("set") == {"train": {"a.png": CAT, "b.png": CAT}}
+
+
+@pytest.mark.parametrize("has_size", [True, False])
+@pytest.mark.parametrize("tool", ["voc", "labelme"])
+def test_without_a_size_nothing_tells_the_orientation_of_a_photograph(tool, has_size, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Path("set").mkdir()
+    Image.new("RGB", (HEIGHT, WIDTH)).save("set/a.png", exif=exif)  # WIDTH x HEIGHT when turned upright
+    xml, shapes = voc_xml("a.png"), json.loads(labelme("a.png"))
+    if not has_size:
+        xml = re.sub(r"<size>.*</size>\n", "", xml)
+        shapes |= {"imageWidth": None, "imageHeight": None}
+    write({"set/a.xml": xml} if tool == "voc" else {"set/a.json": json.dumps(shapes)})
+
+    converted("set")
+    assert ("1 image with an EXIF orientation, where the size doesn't tell" in capsys.readouterr().out) != has_size
+
+
 def test_the_first_of_several_annotations_of_a_task_is_read(capsys):
     dog = {**REGION, "rectanglelabels": ["dog"]}
     rows = [
@@ -417,6 +478,12 @@ def test_a_rotated_box_in_cvats_voc_is_the_box_around_it(capsys):
 
     assert converted("set") == {"train": {"a.png": [("cat", 18.0, 12.0, 4.0, 20.0, False)]}}
     assert "rotated boxes are read as the upright boxes around them: 1" in capsys.readouterr().out
+    wrong = voc_object(extra=rotation.replace("90.0", "upwards"))
+    write({"set/Annotations/a.xml": voc_xml("a.png", voc_object(), wrong)})
+    assert converted("set", "--bad_labels", "skip", output_path="other") == {
+        "train": {"a.png": [("cat", 13.0, 9.0, 19.0, 23.0, False)]}
+    }
+    assert "Left out, because of --bad_labels skip: 1" in capsys.readouterr().out
 
 
 def test_labelmes_shapes_of_a_group_are_an_object(capsys):
