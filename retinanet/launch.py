@@ -61,6 +61,9 @@ def main() -> int:
         # If a rank ended because it lost another rank, the lost rank's code explains more.
         code = min(codes, key=lambda code: code == OutOfResources.exit_code)
         return code if code >= 0 else 128 - code  # a negative code is a signal's number
+    except ValueError as error:  # such as --nproc_per_node gpu without a GPU
+        print(f"launch: error: {error} Correct torchrun's flags; --help lists them.", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -47,7 +47,7 @@ def _arguments_named() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise error if FLAGS else UserError(re.sub(r"--(?=\w)", "", str(error))) from error
+        raise error if FLAGS else UserError(re.sub(r"(?<![^\s(])--(?=\w)", "", str(error))) from error
 
 
 class Detector:

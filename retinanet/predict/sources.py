@@ -57,7 +57,12 @@ def _files_of(source: str, suffixes: set[str], leave_out: Path, tree: Tree) -> I
         excluded = leave_out.resolve()
         start = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts)).resolve()
         for name in sorted(glob.glob(source, recursive=True)):
-            if start.is_relative_to(excluded) or not Path(name).resolve().is_relative_to(excluded):
+            match = Path(name)
+            if match.resolve().is_relative_to(excluded) and not start.is_relative_to(excluded):
+                continue
+            if not match.exists():  # a link that leads nowhere; it is reported when it is read
+                yield _file(match, match.name)
+            elif match.suffix.lower() != ".txt" or source.lower().endswith(".txt"):  # others are labels or notes
                 yield from _files_of(name, suffixes, leave_out, tree)
     else:
         raise UserError(

@@ -157,6 +157,8 @@ def test_its_messages_name_arguments_and_bytes_that_are_no_image(detector):
         detector(_png(3))
     with pytest.raises(UserError, match=r"^the image: can't be read as an image"):
         detector(b"no image")
+    with pytest.raises(UserError, match=r"^run--v2/no--thing.jpg: no such image"):
+        detector("run--v2/no--thing.jpg")
 
 
 @pytest.mark.parametrize(

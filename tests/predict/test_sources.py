@@ -61,6 +61,14 @@ def test_files_globs_and_lists(folder):
     ]
 
 
+def test_a_glob_reads_no_lists_and_leaves_broken_links_to_be_reported(folder):
+    Path("in/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")  # a label file
+    Path("in/gone.jpg").symlink_to("nowhere.jpg")
+    assert sorted(names("in/[ag]*")) == ["a.jpg", "gone.jpg"]
+    Path("in/a.txt").write_text("in/b.PNG\n")
+    assert names("in/*.txt") == ["in/b.PNG"]
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

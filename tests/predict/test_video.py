@@ -1,5 +1,6 @@
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,74 @@ def test_a_video_whose_time_starts_again_goes_on(tmp_path):
     count, *_, times = facts(copy)
     assert count == 20
     assert times == pytest.approx([number / 25 for number in range(20)], abs=1e-3)
+
+
+def copied(source, copy):
+    reader = VideoReader(source)
+    with VideoWriter(copy, reader) as writer:
+        for frame in reader:
+            writer.add(frame.image.permute(1, 2, 0).numpy(), frame.time)
+    return facts(copy)
+
+
+def test_times_out_of_order_are_no_new_start(tmp_path):
+    """AVI has no times, so those of H.264's frames are in the order in which they are stored."""
+    source = tmp_path / "in.avi"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "3"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        noise = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), np.uint8)
+        for pixels in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    times = [frame.time for frame in VideoReader(source)]
+    assert times != sorted(times)
+
+    count, *_, times = copied(source, tmp_path / "out.mp4")
+    assert count == 30
+    assert times[-1] - times[0] == pytest.approx(29 / 25, abs=6 / 25)
+
+
+def test_the_shape_of_pixels_stays(tmp_path):
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+
+    copied(source, tmp_path / "out.mp4")
+    assert VideoReader(tmp_path / "out.mp4").stream.sample_aspect_ratio == Fraction(4, 3)
+
+
+def test_a_name_that_looks_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "12:30:05.mp4", 3)
+    reader = VideoReader(Path("12:30:05.mp4"))
+    with VideoWriter(Path("13:00:00.mp4"), reader) as writer:
+        for frame in reader:
+            writer.add(frame.image.permute(1, 2, 0).numpy(), frame.time)
+    assert facts(tmp_path / "13:00:00.mp4")[0] == 3
+
+
+def test_a_codec_that_is_not_known(tmp_path):
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    source.write_bytes(source.read_bytes().replace(b"avc1", b"zzzz"))
+    fault = ""
+    try:
+        reader = VideoReader(source)
+        assert list(reader) == []
+        fault = reader.fault
+    except UserError as error:
+        fault = str(error)
+    assert fault.startswith(f"{source}: ")
 
 
 def test_an_unfinished_video_takes_no_other_videos_name(tmp_path):

@@ -147,6 +147,14 @@ launch.main()
     assert run.stdout == f"SIGTERM,SIGINT,{expected}SIGQUIT,SIGUSR1\n"
 
 
+def test_a_launcher_names_a_mistake_in_torchruns_flags():
+    words = ["-m", "retinanet.launch", "--nproc_per_node", "two", "train.py"]
+    run = finished(words, timeout=60, environment={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert run.returncode == 2
+    assert run.stderr.startswith("launch: error: Unsupported nproc_per_node value: two")
+    assert "Traceback" not in run.stderr
+
+
 @pytest.mark.parametrize(("words", "own"), [(["--help"], True), (["-h"], True), (["train.py", "--help"], False)])
 def test_a_launcher_describes_itself_and_leaves_the_scripts_flags_alone(words, own):
     code = f"""
