@@ -38,6 +38,7 @@ from retinanet.reports.log_reader import read_log
 from retinanet.runtime.errors import UserError
 from retinanet.settings.convert import WRITTEN, ConvertSettings
 from retinanet.settings.options import flat
+from retinanet.settings.shared import TrainTiles
 from retinanet.settings.train import TrainSettings, recorded_values
 
 CASES = settings(
@@ -206,7 +207,7 @@ def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, te
     path, findings = tmp_path / "train.json", Findings()
     path.write_bytes(text)
     flags = {"min_side": 64, "max_side": 96, "max_pixels": 10_000, "anchor_shapes": DEFAULT_SHAPES}
-    flags |= {"exif": "upright", "white_level": 65535}
+    flags |= {"tiling": TrainTiles(), "exif": "upright", "white_level": 65535}
     refusal = caught(lambda: read_annotations(path))
     try:
         checked = check_set("train", path, tmp_path, is_trained_on=True, findings=findings, **flags)
