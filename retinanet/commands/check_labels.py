@@ -64,7 +64,7 @@ def check_by_folds(settings: CheckLabelsSettings) -> int:
     require_backend(training.eval_backend)
     weights = training.network.weights
     if was_trained_on(settings, settings_of_weights(weights)):
-        warn(f"--weights {weights}: was trained on this set, so the folds' detectors repeat the mistakes")
+        warn(f"--weights {weights}: its detector was trained on this set, so the folds' detectors repeat the mistakes")
     if data.tiling.tiles:
         warn(
             "--tile applies to the folds' training only. Labels are compared with detections in whole images, so many "

@@ -59,7 +59,7 @@ def read_labelstudio(reading: Reading) -> Labelled:
     labels: dict[Path, Labels] = {}
     owners: dict[Path, str] = {}  # the tasks of the images
     several: set[str] = set()
-    several_names = Counter[str]()
+    num_several_names = 0
     unlabelled: list[Path] = []
     for where, file, task in tasks:
         with reading.mistakes_collected():
@@ -87,14 +87,14 @@ def read_labelstudio(reading: Reading) -> Labelled:
                     names = _names(value)
                     if names is not None:
                         shapes.append(Shape(where, _first_of(names, where), _sides(value, size, where)))
-                        several_names.update([where] * (len(names) > 1))
+                        num_several_names += len(names) > 1
                     elif "id" not in result or str(result["id"]) not in named:
                         left_out.update(_kind(result, value))
             labels[image] = Labels(LabelledImage(image, image.name, *size, []), shapes)
     if several:
         reading.notes.append(f"of tasks with several annotations, only the first one is read: {len(several)}")
-    if several_names:
-        reading.notes.append(f"of shapes with several labels, only the first label is read: {several_names.total()}")
+    if num_several_names:
+        reading.notes.append(f"of shapes with several labels, only the first label is read: {num_several_names}")
     if unlabelled:
         what = "tasks that nobody labelled, or that were skipped, are left out, unless --allow_unlabelled is set"
         reading.notes.append(f"{what}: {len(unlabelled)}")

@@ -92,7 +92,10 @@ def test_what_weakens_the_check_is_said(script, folder, tmp_path):
     weights = ("--weights", tmp_path / "run" / "best.pt", "--norm_statistics", "frozen")
     run = script(COMMAND, *how, *weights, "--tile", 64, "--folds", 2, "--output_path", tmp_path / "out")
     assert run.code == 0
-    assert "best.pt: was trained on this set, so the folds' detectors repeat the mistakes" in run.out + run.err
+    assert (
+        "best.pt: its detector was trained on this set, so the folds' detectors repeat the mistakes"
+        in run.out + run.err
+    )
     assert "--tile applies to the folds' training only." in run.out + run.err
 
 
