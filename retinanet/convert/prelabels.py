@@ -39,8 +39,8 @@ class DistinctNames:
     """Gives each image of a set a distinct name: if an earlier image has the same name, a number is added.
 
     Names that differ only in case count as equal, as on macOS and Windows, and so do names that differ only in their
-    suffix, because a label file has its image's name with another suffix. Leading dots of files and folders are
-    removed, because readers leave hidden files out.
+    suffix, because a label file has its image's name with another suffix. Leading dots are removed
+    from file and folder names, because programs that read the dataset skip hidden files.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class LogName(NamedTuple):
 
 
 def parse_name(name: str) -> LogName:
-    """Returns the parts of a log's name, which may be in any order. Other parts, such as a date, are ignored."""
+    """Returns the known parts of a log's name, in any order. Any other parts, such as a date, are ignored."""
     found: dict[str, Any] = {}
     for part in name.removesuffix(ENDING).split("_"):
         if part in RUN_KINDS:
