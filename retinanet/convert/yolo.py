@@ -349,8 +349,8 @@ def _images(
 def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
     """Returns the folder below --image_path that matches the longest possible ending of the path `text`.
 
-    Folders in `text` that are called images are ignored. Without such a folder, returns --image_path if there is only one
-    set, otherwise None.
+    Folders in `text` that are called images are ignored. Without such a folder, returns --image_path if there is only
+    one set, otherwise None.
     """
     parts = [part for part in PureWindowsPath(text).parts if part.lower() != "images"]
     places = (top.joinpath(*parts[start:]) for start in range(len(parts)))
