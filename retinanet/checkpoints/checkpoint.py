@@ -128,7 +128,7 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 
 def _what_else(content: object) -> str:
-    """Returns what `content`, which isn't a checkpoint, looks like instead; "" if it has no named tensors."""
+    """Returns a phrase that describes `content`, which isn't a checkpoint; "" if it has no named tensors."""
     state = state_in(content, "") if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
     if not any(isinstance(value, Tensor) for value in state.values()):
         return ""

@@ -117,7 +117,7 @@ def best_and_final_line(path: Path) -> str | None:
     aps = read_evaluations(path.parent)
     if not aps or path.name not in (BEST, FINAL):
         return None
-    final = saved_epoch(path.with_name(FINAL))  # None while the run has no end; from an earlier end if it is resumed
+    final = saved_epoch(path.with_name(FINAL))  # None if the run hasn't ended yet; a resumed run may have ended before
     if final not in aps:
         return None
     epochs = {BEST: max(aps, key=lambda epoch: (aps[epoch], -epoch)), FINAL: final}

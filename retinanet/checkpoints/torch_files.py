@@ -28,7 +28,7 @@ OLD_MAGIC, MORE_OLD_PICKLES = 0x1950A86A20F9469CFC6C, 4
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEEPEST, MOST_ITEMS = 50, 10**7  # limits on the nesting and on the items of all containers; real files have 6 and 10^5
 
-# Errors of a disk or a busy system. The file may be intact, so a run must not start anew because of them.
+# Errors of the disk or of a busy system. The file may be intact, so they are no reason to start a run anew.
 UNREADABLE = {errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 

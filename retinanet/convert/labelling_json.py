@@ -136,7 +136,7 @@ def _value(result: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _names(value: Any) -> Any:
-    """Returns the class names of a region with a box; None if it has no box, or no class."""
+    """Returns the class names of a region; None if it has no class or no box."""
     if not isinstance(value, dict):
         return None
     names = next((value[key] for each in SHAPES if (key := f"{each}labels") in value), None)

@@ -353,8 +353,8 @@ def _low_bytes(source: str | Path | IO[bytes], header: Header) -> np.ndarray | N
 def _with_other_byte(args: Any) -> Any:
     """Returns the decoder's arguments with the byte order swapped, so that it reads the low byte of each sample.
 
-    For grey with alpha, Pillow has no other order. The four bytes of a pixel are then read as four channels, of which
-    the second is the low byte of grey.
+    Pillow can't swap the bytes of grey with alpha, so the four bytes of a pixel are read as four channels, of which the
+    second is the low byte of grey.
     """
     if isinstance(args, tuple):
         return _with_other_byte(args[0]), *args[1:]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# The number of blocks in layer1 to layer4 of each ResNet. A block has three convolutions from BOTTLENECKS on, else two.
+# The number of blocks in layer1 to layer4 of each ResNet. A block has three convolutions at
+# depth BOTTLENECKS and above, otherwise two.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 DEPTHS = tuple(BLOCKS)
 BOTTLENECKS = 50

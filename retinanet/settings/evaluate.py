@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
+from retinanet.settings.export import FORMATS
 from retinanet.settings.options import Given, number_from, option, parsed, part, whole_number
 from retinanet.settings.shared import (
     FINAL,
@@ -23,7 +24,7 @@ from retinanet.settings.shared import (
 )
 
 NUM_DRAWS, LEAST_DRAWS = 1000, 20  # bootstrap samples: the default, and the fewest for an interval
-OF_NETWORKS = (".pt", ".pth", ".onnx", ".xml", ".bin", ".safetensors")  # suffixes of checkpoints and exported files
+OF_NETWORKS = (".pt", ".pth", ".bin", *FORMATS.values())  # suffixes of checkpoints and exported files
 MOST_USED = (
     *("coco_path", "set_name", "checkpoint_path", "results_path", "from_results", "report", "compare"),
     *("batch_size", "flip_test", "threshold", "device"),
